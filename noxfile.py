@@ -27,6 +27,7 @@ nox.options.sessions = ["lint", "layers", "types", "build", "tests"]
 
 ROOT = Path(__file__).parent
 PEER = "ray==2.60.*"  # what the benchmarks compare with
+DATA_PEERS = ("ray[data]==2.60.*", "polars", "pandas", "duckdb", "pillow", "torch==2.13.*")  # Ray Data joins by Polars
 SIMULATED_SEEDS = "5000"  # of most worlds (`umbel.testing.simulation.jobs.EVERY`): below five minutes on two cores
 TEST_PROCESSES_MAX = 4  # each test may start several nodes
 SOAK_MINUTES = "10"
@@ -250,18 +251,19 @@ def figures(session: nox.Session) -> None:
     """Measure what has no row in docs/benchmarks.md, beside Ray where that has it too, and write docs/figures.md."""
     package = PACKAGES[0]
     _install(session, package, *package.group("test-torch"), *package.group("test-optional"))
-    command = ["python", "benchmarks/figures.py", "--peer-python", str(_peer_python(session))]
+    command = ["python", "benchmarks/figures.py", "--peer-python", str(_peer_python(session, "peer", PEER, "numpy"))]
     session.run(*command, *(session.posargs or ["--write", "docs/figures.md"]))
 
 
-def _peer_python(session: nox.Session) -> Path:
-    """Of an environment that has what the benchmarks compare with, made once for all jobs."""
-    peer = Path(session.cache_dir).resolve() / "peer"
+def _peer_python(session: nox.Session, name: str, *requirements: str) -> Path:
+    """Of an environment that has what the benchmarks compare with, made once for all jobs that want this one."""
+    peer = Path(session.cache_dir).resolve() / name
     peer_python = peer / "bin" / "python"
-    if not (peer / "installed").exists():
+    installed = peer / "installed"
+    if not installed.exists() or installed.read_text() != "\n".join(requirements):
         session.run(sys.executable, "-m", "venv", "--clear", str(peer), external=True)
-        session.run(str(peer_python), "-m", "pip", "install", "--quiet", PEER, "numpy", external=True)
-        (peer / "installed").write_text(PEER)
+        session.run(str(peer_python), "-m", "pip", "install", "--quiet", *requirements, external=True)
+        installed.write_text("\n".join(requirements))
     return peer_python
 
 
@@ -269,7 +271,17 @@ def _peer_python(session: nox.Session) -> Path:
 def bench(session: nox.Session) -> None:
     """Measure Umbel and Ray side by side and write docs/benchmarks.md."""
     _install(session, PACKAGES[0], "numpy")
-    peer_python = _peer_python(session)
+    peer_python = _peer_python(session, "peer", PEER, "numpy")
     ours = Path(session.virtualenv.location).resolve() / "bin" / "python"
     command = ["python", "benchmarks/compare.py", "--umbel-python", str(ours), "--peer-python", str(peer_python)]
     session.run(*command, *(session.posargs or ["--write", "docs/benchmarks.md"]))
+
+
+@nox.session
+def bench_data(session: nox.Session) -> None:
+    """Measure datasets beside Ray Data and other libraries and write docs/benchmarks-data.md."""
+    _install(session, PACKAGES[1], "duckdb", "pillow", "polars")
+    peer_python = _peer_python(session, "data-peers", *DATA_PEERS)
+    folder = Path(session.cache_dir).resolve() / "bench-data"
+    command = ["python", "benchmarks/data.py", "--peer-python", str(peer_python), "--folder", str(folder)]
+    session.run(*command, *(session.posargs or ["--write", "docs/benchmarks-data.md"]))

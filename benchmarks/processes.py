@@ -64,6 +64,20 @@ def pss_bytes(pid: int) -> int:
     return 0
 
 
+def own_and_shared_bytes(pid: int) -> tuple[int, int]:
+    """The process's share of memory in two parts, of which the second is what lies in shared memory. (0, 0) when it is gone."""
+    own, shared = 0, 0
+    try:
+        for line in (PROC / str(pid) / "smaps_rollup").read_text().splitlines():
+            if line.startswith(("Pss_Anon:", "Pss_File:")):
+                own += int(line.split()[1]) * 1024
+            elif line.startswith("Pss_Shmem:"):
+                shared += int(line.split()[1]) * 1024
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return own, shared
+
+
 def cpu_s(pid: int) -> float:
     """CPU time of all threads the process has had, user and system. 0 when it is gone.
 

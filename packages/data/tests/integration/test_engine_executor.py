@@ -162,6 +162,19 @@ def test_exchange_by_ranges() -> None:
     assert collected(plan) == list(range(61, 101))
 
 
+def test_an_error_of_a_sample_is_that_of_the_stage_that_wanted_it() -> None:
+    def fails(_table: pa.Table) -> Any:
+        raise TypeError("no order")
+
+    plan = stages.Exchange(
+        name="sort", inputs=(read(),), partition=(by_range,), reduce=put_together, partition_count=2,
+        sample=fails, boundaries=lambda samples, count: [],
+    )  # fmt: skip
+    with pytest.raises(TypeError, match="no order") as caught:
+        executor.collect(plan, OPTIONS)
+    assert "(in sort, on what read makes)" in str(caught.value)
+
+
 def test_zip_union_and_shared_stage() -> None:
     source = read()
 
@@ -251,6 +264,17 @@ def test_error_reaches_whoever_reads_the_stream() -> None:
 
     (stream,) = executor.stream(mapped(read(), fails), OPTIONS)
     with pytest.raises(ZeroDivisionError):
+        list(stream)
+
+
+def test_task_that_cannot_be_started_ends_the_run() -> None:
+    """It is started when another task has ended, whose fault it is not."""
+    resources = stages.Resources(options={"no_such_option": 1})
+    plan = mapped(read(3, rows=1), resources=resources)
+    with pytest.raises(exceptions.InvalidOption, match="no_such_option"):
+        collected(plan)
+    (stream,) = executor.stream(plan, OPTIONS)
+    with pytest.raises(exceptions.InvalidOption, match="no_such_option"):
         list(stream)
 
 

@@ -1,8 +1,11 @@
-"""Reading and writing in an object store: moto's S3, in another thread of this process."""
+"""Reading and writing in an object store: moto's S3, in another process, as some libraries hold Python's lock while they wait."""
 
 from __future__ import annotations
 
+import pathlib
 import pickle
+import subprocess
+import sys
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +15,7 @@ import pyarrow.compute as pc
 import pytest
 from pyarrow import fs
 
+from umbel import data
 from umbel.data import datasink, datasource
 from umbel.data._sinks import base
 from umbel.data._sinks.json import JSONDatasink
@@ -20,16 +24,28 @@ from umbel.data._sources.csv import CSVDatasource
 from umbel.data._sources.json import JSONDatasource
 from umbel.data._sources.parquet import ParquetDatasource
 
-moto_server = pytest.importorskip("moto.server", reason="needs moto[server]")
+pytest.importorskip("moto.server", reason="needs moto[server]")
+
+
+SERVER = """
+import sys
+from moto.server import ThreadedMotoServer
+
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()  # which ends when whoever started this does, however that ends
+server.stop()
+"""
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = moto_server.ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"{host}:{port}"
-    server.stop()
+    program = [sys.executable, "-c", SERVER]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield f"127.0.0.1:{int(server.stdout.readline())}"
+        server.communicate(timeout=20)
 
 
 @pytest.fixture
@@ -128,3 +144,78 @@ def test_what_is_not_there_is_named(store: tuple[fs.S3FileSystem, str]) -> None:
     filesystem, path = store
     with pytest.raises(FileNotFoundError, match=r"no file or directory 'bucket/.*/nowhere'"):
         ParquetDatasource(f"s3://{path}/nowhere", filesystem=filesystem)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "json", "arrow", "orc", "tfrecords", "webdataset"])
+def test_every_format_is_written_and_read(store: tuple[fs.S3FileSystem, str], kind: str) -> None:
+    filesystem, path = store
+    table = TABLE if kind != "webdataset" else pa.table({"__key__": list("abcdef"), "txt": list("üvwxyz")})
+    ds = data.from_arrow(table)
+    getattr(ds, f"write_{kind}")(path, filesystem=filesystem, max_rows_per_file=4)
+    read = getattr(data, f"read_{kind}")
+    options = {"schema": table.schema} if kind in ("tfrecords", "webdataset") else {}
+    found = read(f"s3://{path}", filesystem=filesystem, **options)
+    assert found.select_columns(table.column_names).take_all() == table.to_pylist()
+    assert len(found.input_files()) == 2
+    getattr(ds.limit(1), f"write_{kind}")(path, filesystem=filesystem, mode="overwrite")
+    assert read(path, filesystem=filesystem, **options).count() == 1
+
+
+@pytest.fixture
+def options(endpoint: str) -> dict[str, str]:
+    """What the libraries of Delta and Lance call where the store is."""
+    return {
+        "aws_access_key_id": "a",
+        "aws_secret_access_key": "b",
+        "aws_region": "us-east-1",
+        "aws_endpoint": f"http://{endpoint}",
+        "aws_allow_http": "true",
+    }
+
+
+def test_a_delta_table(store: tuple[fs.S3FileSystem, str], options: dict[str, str]) -> None:
+    pytest.importorskip("deltalake")
+    filesystem, path = store
+    uri = f"s3://{path}"
+    ds = data.from_arrow(TABLE)
+    ds.write_delta(uri, partition_by=["k"], storage_options=options, filesystem=filesystem)
+    ds.limit(1).write_delta(uri, storage_options=options, filesystem=filesystem)
+    read = data.read_delta(uri, storage_options=options, filesystem=filesystem)
+    assert read.sort("id").take_all() == [TABLE.to_pylist()[0], *TABLE.to_pylist()]
+    first = data.read_delta(uri, 0, storage_options=options, filesystem=filesystem)
+    assert first.filter(expr="k == 'b' and id > 1").sort("id").take_all() == [{"id": 3, "k": "b"}, {"id": 5, "k": "b"}]
+
+
+def test_a_lance_dataset(store: tuple[fs.S3FileSystem, str], options: dict[str, str]) -> None:
+    pytest.importorskip("lance")
+    uri = f"s3://{store[1]}.lance"
+    data.from_arrow(TABLE).write_lance(uri, storage_options=options)
+    data.from_arrow(TABLE.slice(0, 1)).write_lance(uri, storage_options=options, mode="append")
+    assert data.read_lance(uri, storage_options=options).sort("id").count() == 7
+    assert data.read_lance(uri, version=1, storage_options=options).take_all() == TABLE.to_pylist()
+
+
+def test_an_iceberg_table(store: tuple[fs.S3FileSystem, str], endpoint: str, tmp_path: pathlib.Path) -> None:
+    sql = pytest.importorskip("pyiceberg.catalog.sql")
+    pytest.importorskip("sqlalchemy")
+    catalog = {
+        "name": "c",
+        "type": "sql",
+        "uri": f"sqlite:///{tmp_path}/c.db",
+        "warehouse": f"s3://{store[1]}",
+        "s3.endpoint": f"http://{endpoint}",
+        "s3.access-key-id": "a",
+        "s3.secret-access-key": "b",
+        "s3.region": "us-east-1",
+    }
+    made = sql.SqlCatalog(**catalog)
+    made.create_namespace("n")
+    made.create_table("n.t", schema=TABLE.schema)
+    data.from_arrow(TABLE).write_iceberg("n.t", catalog_kwargs=catalog)
+    new = pa.table({"id": [0, 9], "k": ["new"] * 2})
+    data.from_arrow(new).write_iceberg(
+        "n.t", catalog_kwargs=catalog, mode="upsert", upsert_kwargs={"join_cols": ["id"]}
+    )
+    read = data.read_iceberg(table_identifier="n.t", catalog_kwargs=catalog)
+    assert read.filter(expr="k == 'new'").sort("id").take_all() == new.to_pylist()
+    assert read.count() == 7

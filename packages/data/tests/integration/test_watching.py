@@ -100,3 +100,45 @@ def test_a_run_that_does_not_move_says_why_once() -> None:
     assert "Map(never): " in told[-1]
     assert told[-1].endswith("Of the oldest task: needs {GPU: 1}, but this node has {GPU: 0} in all")
     assert done.stdout.strip() in ("tasks", "resources"), "statistics tell it at any time"
+
+
+FAILING = """
+import threading
+import umbel
+from umbel import data
+
+seen = []
+
+def fails(row):
+    if row["id"] == 11:
+        raise ValueError("eleven")
+    return row
+
+def slow(row):
+    import time
+    time.sleep(0.1)
+    return row
+
+umbel.init(num_cpus=2, log_to_driver=False, object_store_memory=200 << 20)
+ds = data.range(12, override_num_blocks=6).map(slow)
+done = threading.Event()
+thread = threading.Thread(target=lambda: (ds.materialize(), done.set()))
+thread.start()
+while not done.wait(0.05):
+    try:
+        seen.append(ds.stats()["state"])
+    except ValueError:  # it has not begun
+        pass
+thread.join()
+failing = data.range(12, override_num_blocks=6).map(fails)
+try:
+    failing.materialize()
+except ValueError:
+    pass
+print(seen[-1] in ("running", "ended") and "running" in seen, ds._latest.stats()["state"], failing.stats()["state"])
+"""
+
+
+def test_statistics_are_there_while_a_run_goes_on_and_when_it_failed() -> None:
+    done = subprocess.run([sys.executable, "-c", FAILING], capture_output=True, check=True, timeout=60, text=True)
+    assert done.stdout.strip() == "True ended failed"

@@ -60,6 +60,22 @@ def _without_the_last(run: exchanges.ExchangeRun, number: int, partition: int) -
     return pieces[:-1] if len(pieces) > 1 and run.count != 1 else pieces
 
 
+def _without_a_share(run: exchanges.ExchangeRun, partition: int) -> list[runs.Plan]:
+    """Of a partition that several tasks share, what the last one would do."""
+    plans = _plans(run, partition)
+    return plans[:-1] if len(plans) > 1 else plans
+
+
+def _let_go_early(run: exchanges.ExchangeRun) -> None:
+    """Of what every task is given, when the first one has it."""
+    if run.whole is not None and run._next_partition:
+        edge = run.edges[run.whole]
+        while edge.pieces:
+            piece = edge.pop()
+            run.services.ledger.unpark(piece)
+            run.services.ledger.let_go([piece])
+
+
 def _more_than_wanted(pool: pools.Pool, ready_count: int) -> int:
     return _wanted(pool, ready_count) + 1 if ready_count else 0
 
@@ -105,6 +121,7 @@ def _unkept(edge: flow.Edge, row_count: int, _ledger: flow.Ledger) -> list[event
 _on_failed = scheduling.Machine._on_failed
 _begin_attempt = assignments.Assignments.begin_attempt
 _shards_of = exchanges.ExchangeRun._shards_of
+_plans = exchanges.ExchangeRun._plans
 _wanted = pools.Pool.wanted
 _take_rows = flow.Edge.take_rows
 _MACHINE: Final = scheduling.Machine
@@ -122,6 +139,8 @@ DEFECTS: Final[Mapping[str, Defect]] = {
     "user-error-tried-again": _handler(events.TaskFailed, _never_given_up, "F8", "F9"),
     "given-up-at-once": _handler(events.TaskFailed, _given_up_at_once, "F9"),
     "shard-forgotten": _instead(exchanges.ExchangeRun, "_shards_of", _without_the_last, "F1", "F5", "something is left"),
+    "share-forgotten": _instead(exchanges.ExchangeRun, "_plans", _without_a_share, "F1", "F5", "something is left"),
+    "whole-side-let-go-early": _instead(exchanges.ExchangeRun, "_let_go_of_whole", _let_go_early, "F1", "F5"),
     "too-many-actors": _instead(pools.Pool, "wanted", _more_than_wanted, "F6"),
     "parts-written-together": _instead(runs.MapRun, "_bundle_of_part", _all_there_is, "F1"),
     "unequal-split": _instead(exchanges.SplitRun, "_spread", _unbalanced, "F1"),

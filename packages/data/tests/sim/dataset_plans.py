@@ -25,6 +25,9 @@ class Plan:
         self.chance = chance
         self.functions: dict[stages.Stage, Callable[[Rows], Rows]] = {}
         self.source_rows: dict[stages.Stage, list[Rows]] = {}
+        self.joins: dict[
+            stages.Stage, int
+        ] = {}  # -> the input whose rows it keeps, if they have their like in the other
         self.is_shared = self.is_by_part = False
         self._source_count = 0
         self._stage_count = 0
@@ -143,15 +146,22 @@ class Plan:
         chance = self.chance
         count = chance.choose((None, None, 1, 2, 3))
         inputs = (stage,)
-        if not is_sort and chance.happens(40):
+        is_by_place = not is_sort and chance.happens(30)
+        if not is_sort and not is_by_place and chance.happens(40):
             inputs = (stage, self._source())
-        return stages.Exchange(
+        kept = chance.below(2) if len(inputs) == 2 and chance.happens(80) else None
+        made = stages.Exchange(
             name=self._name("sort" if is_sort else "exchange"), inputs=inputs, partition=(_unused,) * len(inputs),
             reduce=_unused, partition_count=count, partition_bytes=ROW_BYTES * chance.choose((5, 30)),
-            partition_count_max=4, sample=_unused if is_sort else None, boundaries=_unused if is_sort else None,
+            partition_count_max=4, sample=_unused if is_sort else None,
+            boundaries=_unused if is_sort or is_by_place else None,
             bundle_bytes=ROW_BYTES * chance.choose((5, 30)), block_bytes=BLOCK_ROWS_MAX * ROW_BYTES,
-            can_repeat=chance.happens(50),
+            can_repeat=chance.happens(50), whole=(1 - kept,) if kept is not None and chance.happens(80) else (),
+            broadcast_bytes=ROW_BYTES * chance.choose((0, 10, 1_000)), is_steady=chance.happens(30),
         )  # fmt: skip
+        if kept is not None:
+            self.joins[made] = kept
+        return made
 
     def result(self, counts: dict[str, int], stage: stages.Stage | None = None) -> Rows | None:
         """All rows in order; None if it must fail. counts: of exchanges' partitions, by name."""
@@ -175,9 +185,14 @@ class Plan:
             return [zipped(pair) for pair in zip(*rows, strict=True)]
         if isinstance(stage, stages.Exchange):
             everything = [row for some in rows for row in some]
+            if is_by_place(stage):
+                return everything
             if stage.sample is not None:
                 return sorted(everything)
-            count = counts.get(stage.name, 1)
+            count = counts.get(stage.name, 1) or 1
+            if stage in self.joins:
+                found = matched(rows, self.joins[stage])
+                return [row for at in range(count) for row in found if key(row) % count == at]
             return [row for at in range(count) for row in sorted(everything) if row % count == at]
         return rows[0]
 
@@ -185,8 +200,24 @@ class Plan:
 _BY_PART = (stages.Input, stages.Read, stages.Map)
 
 
+def is_by_place(stage: stages.Exchange) -> bool:
+    """It divides its rows in their order."""
+    return stage.boundaries is not None and stage.sample is None
+
+
 def metadata(rows: Sequence[int]) -> stages.Metadata:
     return stages.Metadata(len(rows), len(rows) * ROW_BYTES)
+
+
+def key(row: int) -> int:
+    """What a join compares."""
+    return row % 7
+
+
+def matched(sides: Sequence[Rows], kept: int) -> Rows:
+    """The rows of one side that have their like on the other."""
+    keys = {key(row) for row in sides[1 - kept]}
+    return [row for row in sides[kept] if key(row) in keys]
 
 
 def zipped(pair: Sequence[int]) -> int:

@@ -6,6 +6,7 @@ blocks ahead of their reader up to a window. Workers and actors are lost, tasks 
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
@@ -150,8 +151,11 @@ class DatasetWorld(World):
             self.stopped.add(command.actor)
         elif isinstance(command, events.MakeBoundaries):
             found = sorted(row for task in command.tasks for row in self.samples[task])
+            found = found or list(itertools.accumulate(command.row_counts))
             count = command.partition_count
-            self.boundaries[command.stage] = [found[len(found) * at // count] for at in range(1, count) if found]
+            if not command.row_counts:
+                found = [found[len(found) * at // count] for at in range(1, count) if found]
+            self.boundaries[command.stage] = found
             self.pending.append(events.BoundariesMade(command.stage, self.now_s))
         elif isinstance(command, events.Deliver):
             self.delivered[command.consumer] += self.rows_of(command.piece)
@@ -186,6 +190,8 @@ class DatasetWorld(World):
             is_alone = not cpus or not needs
             self.must(is_alone or cpus + needs <= max(most_at_once, needs), "F6", "%s CPUs", cpus + needs)
         output = self.output_of(run, command)
+        if run.sampling is not None and command.kind in events.MAKING:
+            self.samples[command.task] = [row for block in output for row in block]
         fails_at = None
         is_user_error = False
         if self.chance.happens(self.fails_percent):
@@ -217,9 +223,20 @@ class DatasetWorld(World):
             self.samples[command.task] = inputs[0]
             return []
         self.counts[run.name] = command.partition_count
+        is_join = run.stage in self.plan.joins
+        if command.kind == events.REDUCE and is_join:
+            return _blocks(dataset_plans.matched(inputs, self.plan.joins[run.stage]))
         if command.kind == events.REDUCE:
-            return _blocks(sorted(row for rows in inputs for row in rows))
+            rows = [row for rows in inputs for row in rows]
+            return _blocks(rows if dataset_plans.is_by_place(run.stage) else sorted(rows))
         count = command.partition_count
+        if is_join:
+            return [[row for row in inputs[0] if dataset_plans.key(row) % count == at] for at in range(count)]
+        if dataset_plans.is_by_place(run.stage):
+            ends = self.boundaries[command.stage]
+            first = ends[command.pieces[0][0].number] - command.pieces[0][0].row_count
+            places = [(first + at) * count // ends[-1] for at in range(len(inputs[0]))]
+            return [[row for row, place in zip(inputs[0], places, strict=True) if place == at] for at in range(count)]
         if run.stage.sample is None:
             return [[row for row in inputs[0] if row % count == at] for at in range(count)]
         ends = self.boundaries[command.stage]

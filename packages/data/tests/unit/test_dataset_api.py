@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umbel import data
-from umbel.data import aggregate, expressions, window
+from umbel.data import aggregate, block, expressions, window
 from umbel.data._blocks import asof
 from umbel.data._plan import counts
 from umbel.data.expressions import col
@@ -164,7 +164,7 @@ def test_streaming_train_test_split_divides_rows_for_good() -> None:
 
 def test_mix_takes_rows_by_weight_in_turns() -> None:
     ones, twos = data.range(5000), data.range(5000).with_column("id", -col("id") - 1)
-    found = ids(ones.mix(twos, weights=[3, 1]))
+    found = ids(ones.mix(twos, weights=[3, 1], stopping_condition="SHORTEST"))
     assert [one for one in found if one >= 0] == list(range(5000))
     second = [-one - 1 for one in found if one < 0]
     assert second == list(range(len(second)))
@@ -175,7 +175,7 @@ def test_mix_takes_rows_by_weight_in_turns() -> None:
     assert both[: len(found)] == found
     with pytest.raises(ValueError, match="2 numbers above 0"):
         ones.mix(twos, weights=[1.0, 0.0])
-    with pytest.raises(ValueError, match="'SHORTEST' or 'LONGEST_DROP'"):
+    with pytest.raises(ValueError, match="'shortest' or 'longest_drop'"):
         ones.mix(twos, stopping_condition="never")
 
 
@@ -279,8 +279,8 @@ def test_what_there_is_is_told_without_a_run() -> None:
 def test_counts_that_are_known_and_those_that_are_not() -> None:
     ds, other = cut(10, 4), cut(3)
     assert counts.of(ds.union(other).union(other)._node) == 16
-    assert counts.of(ds.mix(other, stopping_condition="LONGEST_DROP")._node) == 13
-    assert counts.of(ds.mix(other)._node) is None
+    assert counts.of(ds.mix(other)._node) == 13
+    assert counts.of(ds.mix(other, stopping_condition="SHORTEST")._node) is None
     assert counts.of(ds.join_asof(other, "id")._node) == 10
     assert counts.of(ds.map(dict).limit(7)._node) == 7
     assert counts.of(ds.map(dict, on_error="skip")._node) is None
@@ -356,3 +356,67 @@ def test_dates_sum_up() -> None:
     day = datetime.date(2026, 1, 2)
     found = data.from_items([{"d": day}, {"d": None}]).aggregate(aggregate.Max("d"))
     assert found == {"max(d)": day}
+
+
+# ---- what blocks do not have ----
+
+
+def test_columns_that_one_of_a_union_has_not_are_there_for_what_follows() -> None:
+    ds = cut(2).union(data.from_arrow(pa.table({"u": [0.5]})))
+    assert ds.select_columns(["u"]).take_all() == [{"u": None}, {"u": None}, {"u": 0.5}]
+    assert ds.filter(expr=col("u").is_null()).rename_columns({"u": "v"}).count() == 2
+    mixed = cut(1).mix(data.from_arrow(pa.table({"u": [0.5]})), stopping_condition="LONGEST_DROP")
+    assert mixed.with_column("w", col("u").is_null()).sort("w").columns() == ["id", "u", "w"]
+    blocks = data.from_blocks([pa.table({"x": [1]}), pa.table({"x": [0.5], "y": ["a"]})])
+    assert blocks.with_column("z", col("x") / 2).select_columns(["z", "y"]).take_all() == [
+        {"z": 0.5, "y": None},
+        {"z": 0.25, "y": "a"},
+    ]
+
+
+def test_a_filter_behind_a_union_computes_with_its_types() -> None:
+    ds = data.from_arrow(pa.table({"x": [0]})).union(data.from_arrow(pa.table({"x": [0.5]})))
+    assert ds.filter(expr=1 / col("x") > 1).take_all() == [{"x": 0.0}, {"x": 0.5}]
+
+
+def test_nothing_is_made_of_no_rows_of_which_nothing_is_known() -> None:
+    ds = cut(3).map(lambda row: row).limit(0)
+    assert ds.schema() is None
+    for one in (
+        ds.sort("id"),
+        ds.distinct(),
+        ds.distinct("id"),
+        ds.random_shuffle(seed=1),
+        ds.repartition(3),
+        ds.repartition(2, keys=["id"]),
+        ds.repartition(target_num_rows_per_block=2, strict=True),
+        ds.groupby("id").count(),
+        ds.window({"n": window.row_number()}, partition_by="id"),
+        ds.zip(ds),
+        ds.union(ds),
+        ds.join(ds, on="id"),
+        ds.filter(expr=col("id") > 0).with_column("x", col("id") + 1).drop_columns("id"),
+    ):
+        assert one.take_all() == []
+        assert one.count() == 0
+    assert ds.aggregate(aggregate.Sum("id"), aggregate.Max("id"), aggregate.Count()) == {
+        "sum(id)": None,
+        "max(id)": None,
+        "count()": 0,
+    }
+    assert cut(3).join(ds, "left_outer", on="id").take_all() == [{"id": 0}, {"id": 1}, {"id": 2}]
+    assert cut(3).limit(0).sort("id").columns() == ["id"]
+    assert [one.take_all() for one in ds.split(2)] == [[], []]
+    assert len(ds.to_pandas()) == 0
+
+
+class Nothing(data.Datasource):
+    """Gives not even an empty table: nobody knows what columns it might have had."""
+
+    def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None) -> list[data.ReadTask]:
+        return [data.ReadTask(lambda: [], block.BlockMetadata(size_bytes=0))]
+
+
+def test_where_no_table_comes_there_are_no_rows() -> None:
+    ds = data.read_datasource(Nothing())
+    assert (ds.count(), ds.take_all(), ds.to_arrow().num_rows) == (0, [], 0)

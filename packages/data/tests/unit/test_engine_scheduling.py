@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from umbel.data._engine import events, scheduling, stages
+from umbel.data._engine import events, exchanges, scheduling, stages
 from umbel.data._engine.events import (
     ActorReady,
     Began,
@@ -253,14 +253,152 @@ def test_partitions_are_as_many_as_the_bytes_want() -> None:
     assert [piece.block for piece in reductions[0].pieces[0]] == [3, 6]
 
 
-def test_boundaries_are_made_from_samples_of_all_before_anything_is_divided() -> None:
-    told = Told(exchange(read(1), partition_count=2, sample=nothing, boundaries=nothing))
+def test_boundaries_are_made_from_samples_of_whoever_made_the_blocks() -> None:
+    told = Told(exchange(read(2), partition_count=2, sample=nothing, boundaries=nothing))
+    told.made(2)
+    told.ended(2)
     told.made(1)
-    (sampling,) = of(StartTask, told.ended(1))
-    assert sampling.kind == events.SAMPLE
-    assert told.ended(2) == [events.MakeBoundaries(1, (2,), 2)]
-    (dividing,) = of(StartTask, told.tell(events.BoundariesMade(1, 2.0)))
-    assert dividing.kind == events.PARTITION
+    assert told.ended(1) == [events.MakeBoundaries(1, (1, 2), 2)]
+    dividing = of(StartTask, told.tell(events.BoundariesMade(1, 2.0)))
+    assert {one.kind for one in dividing} == {events.PARTITION}
+
+
+def test_samples_are_taken_of_blocks_that_no_task_makes_or_whose_task_samples_for_another() -> None:
+    source = read(1)
+    first = exchange(source, partition_count=2, sample=nothing, boundaries=nothing)
+    second = exchange(source, partition_count=2, sample=nothing, boundaries=nothing)
+    told = Told(stages.Union(inputs=(first, second)))
+    told.made(1)
+    commands = told.ended(1)
+    assert of(events.MakeBoundaries, commands) == [events.MakeBoundaries(1, (1,), 2)]
+    (sampling,) = of(StartTask, commands)
+    assert (sampling.kind, sampling.stage) == (events.SAMPLE, 2)
+    assert of(events.MakeBoundaries, told.ended(2)) == [events.MakeBoundaries(2, (2,), 2)]
+    limited = Told(
+        exchange(stages.Limit(input=read(1), row_count=1), partition_count=2, sample=nothing, boundaries=nothing)
+    )
+    assert [one.kind for one in of(StartTask, limited.made(1))] == [events.SAMPLE]
+
+
+def test_boundaries_by_place_are_made_of_numbers_of_rows() -> None:
+    told = Told(exchange(read(1), partition_count=2, boundaries=nothing))
+    told.made(1, rows=4)
+    told.made(1, rows=3)
+    assert told.ended(1) == [events.MakeBoundaries(1, (), 2, (4, 3))]
+
+
+def join(**options: Any) -> stages.Exchange:
+    given = {"inputs": (read(3), read(1)), "whole": (1,), "bundle_bytes": 10, **options}
+    return stages.Exchange(name="join", partition=(nothing,) * 2, reduce=nothing, **given)
+
+
+def test_small_side_of_a_join_goes_to_every_task_and_the_other_is_not_divided() -> None:
+    told = Told(join(), cpus=9.0)
+    assert [one.stage for one in of(StartTask, told.began)] == [1, 0, 0, 0]  # the small side first
+    told.made(1)
+    assert of(StartTask, told.made(2)) == []
+    (first,) = of(StartTask, told.ended(1))
+    told.ended(2)
+    (second,) = of(StartTask, told.made(3))
+    assert [(one.kind, one.number, one.partition_count) for one in (first, second)] == [
+        (events.REDUCE, 0, 0),
+        (events.REDUCE, 1, 0),
+    ]
+    assert [[[piece.block for piece in some] for some in one.pieces] for one in (first, second)] == [
+        [[2], [1]],
+        [[3], [1]],
+    ]
+    for task in (3, 4, first.task):
+        told.ended(task)
+    assert of(Release, told.ended(second.task)) == [Release(3), Release(1)]
+
+
+def test_broadcast_takes_what_there_is_while_workers_are_idle_but_not_where_tasks_must_be_the_same_each_time() -> None:
+    for is_steady in (False, True):
+        told = Told(join(is_steady=is_steady), cpus=9.0)
+        told.made(1)
+        told.ended(1)
+        started = of(StartTask, told.made(2))
+        assert [one.kind for one in started] == ([] if is_steady else [events.REDUCE])
+
+
+def test_broadcast_to_nothing_is_one_task_whatever_the_budget() -> None:
+    """Nothing of it was ready as far as was counted, and so nothing was forced."""
+    plan = join(inputs=(stages.Input(name="none", blocks=[]), read(1)))
+    told = Told(plan, budget_bytes=0)
+    told.made(1)
+    (started,) = of(StartTask, told.ended(1))
+    assert [len(some) for some in started.pieces] == [0, 1]
+
+
+def test_what_passes_through_a_broadcast_counts_against_the_budget() -> None:
+    told = Told(join(is_steady=True), cpus=9.0)
+    told.made(2, size_bytes=1_000)
+    assert (told.machine.ledger.held_bytes, told.machine.ledger.parked_bytes) == (0, 1_000)  # it may have to be divided
+    told.made(1)
+    told.ended(1)
+    assert (told.machine.ledger.held_bytes, told.machine.ledger.parked_bytes) == (1_000, 10)
+
+
+def test_first_side_that_is_small_goes_whole_and_not_the_one_that_is_complete_first() -> None:
+    told = Told(join(whole=(1, 0), broadcast_bytes=25), cpus=9.0)
+    for task in (2, 3, 4):  # the left side, which is read by three tasks
+        told.made(task, size_bytes=5)
+        assert of(StartTask, told.ended(task)) == []
+    (started,) = of(StartTask, told.made(1, size_bytes=30))  # now it is too large, and the left is not
+    assert [len(some) for some in started.pieces] == [3, 1]
+    assert told.machine.runs[-1].how() == "input 1 to every task"
+
+
+def test_partition_of_many_like_rows_is_shared_by_tasks_that_each_get_all_of_the_other_side() -> None:
+    told = Told(join(broadcast_bytes=0, partition_bytes=20, partition_count=2), cpus=9.0)
+    dividing = []
+    for task in (1, 2, 3, 4):
+        dividing += of(StartTask, told.made(task)) + of(StartTask, told.ended(task))
+    assert [(one.kind, one.number) for one in dividing] == [(events.PARTITION, number) for number in (0, 0, 0, 1)]
+    started: list[StartTask] = []
+    for one, sizes in zip(dividing, ((1, 30), (2, 3), (0, 10), (0, 5)), strict=True):
+        for size in sizes:
+            told.made(one.task, rows=size, size_bytes=size)
+        started += of(StartTask, told.ended(one.task))
+    assert [one.kind for one in started] == [events.REDUCE] * 3
+    assert [one.number for one in started] == [0, 1, 1]
+    of_partition_1 = [[[piece.size_bytes for piece in some] for some in one.pieces] for one in started[1:]]
+    assert of_partition_1 == [[[30], [5]], [[3, 10], [5]]]
+    assert told.machine.runs[-1].how() == "2 partitions, 1 of them shared by several tasks"
+    told.ended(started[1].task)
+    told.machine.check()
+    released = [command.block for command in of(Release, told.ended(started[2].task))]
+    assert started[2].pieces[1][0].block in released  # the right side, now that nobody has it
+
+
+def test_block_much_larger_than_wanted_is_divided_where_tasks_share_it() -> None:
+    for plan in (join(broadcast_bytes=0, partition_bytes=20, partition_count=1), join()):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(exchanges, "BROADCAST_BUNDLE_BYTES", 20)
+            told = Told(plan, cpus=9.0)
+            left = [number for number in (1, 2, 3, 4) if told.machine.assignments.tasks[number].run.index == 0]
+            (right,) = {1, 2, 3, 4} - {*left}
+            started = []
+            for task, size in ((right, 10), (left[0], 10), (left[1], 63), (left[2], 10)):
+                commands = told.made(task, rows=size, size_bytes=size) + told.ended(task)
+                started += of(StartTask, commands)
+        spans = [
+            [(piece.offset, piece.row_count) for piece in one.pieces[0] if piece.row_count > 10] for one in started
+        ]
+        assert [span for some in spans for span in some] == [(0, 21), (21, 21), (42, 21)]
+        assert all(len(one.pieces[1]) == 1 for one in started)
+        for one in started:
+            told.ended(one.task)
+        assert told.machine.is_done
+
+
+def test_side_that_is_not_small_is_divided() -> None:
+    told = Told(join(broadcast_bytes=9, partition_bytes=20), cpus=9.0)
+    for task in range(1, 5):
+        told.made(task)
+    started = [command for task in range(1, 5) for command in of(StartTask, told.ended(task))]
+    assert {(one.kind, one.partition_count) for one in started} == {(events.PARTITION, 2)}
 
 
 def test_zip_takes_equally_many_rows_and_fails_where_there_are_not() -> None:

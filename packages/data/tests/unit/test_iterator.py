@@ -169,6 +169,32 @@ def test_error_of_the_thread_comes_to_whoever_iterates() -> None:
     assert threads() == []
 
 
+class Waiting(data.Datasource):
+    """Parts of one row, each of which is not made before the one in front of it was given out."""
+
+    def __init__(self, count: int) -> None:
+        self.given_out = [threading.Event() for _ in range(count)]
+
+    def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None) -> list[data.ReadTask]:
+        known = block.BlockMetadata(num_rows=1, size_bytes=8)
+        return [data.ReadTask(functools.partial(self._part, at), known) for at in range(len(self.given_out))]
+
+    def _part(self, at: int) -> list[pa.Table]:
+        if at and not self.given_out[at - 1].wait(10):
+            raise TimeoutError(f"part {at - 1} was never given out")
+        return [pa.table({"id": [at]})]
+
+
+@pytest.mark.parametrize("prefetch", [1, 5])
+def test_a_batch_is_given_out_while_the_next_one_is_made(prefetch: int) -> None:
+    source = Waiting(20)
+    found = []
+    for batch in data.read_datasource(source).iter_batches(batch_size=1, prefetch_batches=prefetch):
+        found += batch["id"].tolist()
+        source.given_out[found[-1]].set()
+    assert found == [*range(20)]
+
+
 def lit_over_zero() -> expressions.Expr:
     return col("id") // (col("id") - 5)
 

@@ -229,3 +229,22 @@ def test_wrong_arguments_are_refused() -> None:
         joining.join(table, table, "inner", ["key"], ["kye"])
     with pytest.raises(ValueError, match="as many on the left as on the right"):
         joining.join(table, table, "inner", ["key"], [])
+
+
+@pytest.mark.parametrize("how", joining.HOWS)
+@kernel_tables.checked(15)
+@given(tables=pairs_of_tables(["int64", "string"]), rows_max=st.integers(1, 5))
+def test_tables_of_some_rows_make_the_join(how: joining.How, tables: tuple[pa.Table, pa.Table], rows_max: int) -> None:
+    whole = joining.join(*tables, how, ["a"], right_suffix="_r")
+    several = [*joining.joined(*tables, how, ["a"], right_suffix="_r", rows_max=rows_max)]
+    assert pa.concat_tables(several).combine_chunks().equals(whole.combine_chunks())
+    if how in ("inner", "left_outer"):
+        of_one_row = max(1, tables[1].num_rows)
+        assert max(table.num_rows for table in several) <= max(rows_max, of_one_row)
+
+
+def test_join_of_one_key_with_itself_makes_pairs_as_they_are_asked_for() -> None:
+    left, right = pa.table({"k": [7] * 100_000}), pa.table({"k": [7] * 100_000, "x": range(100_000)})
+    first = next(joining.joined(left, right, "inner", ["k"], rows_max=200_000))  # of ten thousand million
+    assert first.num_rows == 200_000
+    assert first["x"].to_numpy().tolist() == [*range(100_000)] * 2

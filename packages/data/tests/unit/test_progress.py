@@ -140,8 +140,8 @@ def test_a_notebook_has_one_output_that_changes(monkeypatch: pytest.MonkeyPatch)
 
     library: Any = types.ModuleType("IPython")
     library.get_ipython = lambda: types.SimpleNamespace(kernel=object())
-    library.display = types.SimpleNamespace(display=display)
     monkeypatch.setitem(sys.modules, "IPython", library)
+    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(display=display))  # type: ignore[arg-type]
     screen = progress.screen()
     assert isinstance(screen, progress.Notebook)
     screen.show(["a < b"])

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from umbel import data
 from umbel.data import aggregate, expressions, window
+from umbel.data._blocks import grouping
 from umbel.data._engine import local
-from umbel.data._plan import logical, physical, rules, schemas
+from umbel.data._plan import kernels, logical, physical, rules, schemas
 from umbel.data.expressions import col, lit, when
 
 TABLE = pa.table(
@@ -189,3 +190,11 @@ def test_no_users_function_is_tried_twice_at_once() -> None:
     function = logical.MapRows(input=kernel, function=logical.Function(dict), kind="map")
     assert physical.stage_of(kernel, physical.Sizes()).can_repeat  # type: ignore[union-attr]
     assert not physical.stage_of(function, physical.Sizes()).can_repeat  # type: ignore[union-attr]
+
+
+def test_states_of_a_group_of_several_blocks_are_one_before_they_are_divided() -> None:
+    how = grouping.Grouping(["a"], [aggregate.Count()])
+    both = pa.concat_tables([how.partial(pa.table({"a": [1, 2]})), how.partial(pa.table({"a": [1]}))])
+    shards = kernels.ByGroup(how)(both, 3, None)
+    found = [how.finish(how.combine([shard])).to_pylist() for shard in shards]
+    assert sorted(row["count()"] for some in found for row in some) == [1, 2]

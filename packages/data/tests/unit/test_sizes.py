@@ -150,3 +150,10 @@ def test_rows_of_unequal_sizes_are_split_further_and_a_huge_one_stands_alone() -
     assert pa.concat_tables(pieces).combine_chunks() == table
     assert max(sizes.size_bytes(piece) for piece in pieces if piece.num_rows > 1) <= 3000
     assert sum(sizes.size_bytes(piece) > 3000 for piece in pieces) == 1
+
+
+@pytest.mark.parametrize("name", nested(1).column_names)
+def test_no_chunks_are_one_array_too(name: str) -> None:
+    kind = nested(1).schema.field(name).type
+    found = sizes.contiguous(pa.chunked_array([], kind))
+    assert (len(found), found.type) == (0, kind)

@@ -41,6 +41,19 @@ def test_sorted_tables_merge_to_the_sorted_whole(table: pa.Table, cut: int, is_d
     assert order(sorting.merge(parts, ["a"], descending=is_descending)) == order(whole)
 
 
+def test_runs_that_are_sorted_come_out_in_parts_of_the_sorted_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sorting, "_PART_BYTES", 16 << 10)
+    chance = np.random.default_rng(2)
+    runs = [sorting.sort(pa.table({"a": chance.integers(-(2**62), 2**62, 2_000)}), ["a"]) for _ in range(5)]
+    table = pa.concat_tables(runs).append_column("row", pa.array(range(10_000)))
+    parts = list(sorting.sorted_parts(table, ["a"]))
+    assert len(parts) == 10
+    expected = sorting.sort(table, ["a"])
+    assert order(pa.concat_tables(parts)) == order(expected)
+    assert order(expected) == np.argsort(table["a"].to_numpy(), kind="stable").tolist()
+    assert [part.num_rows for part in sorting.sorted_parts(table.slice(0, 0), ["a"])] == [0]
+
+
 CASES = {
     "wide floats": lambda chance, size: [chance.normal(size=size) * 10.0 ** chance.integers(-300, 300, size)],
     "few values": lambda chance, size: [chance.integers(0, 5, size)],

@@ -64,6 +64,18 @@ def test_rows_are_divided_by_keys_and_none_is_lost(connect: Connect) -> None:
     assert sorted(name for part in parts for name in part) == sorted(str(row["name"]) for row in EXPECTED)
 
 
+def test_keys_may_be_text_and_several(connect: Connect, request: pytest.FixtureRequest) -> None:
+    """By the function that the database has: DuckDB's `hash`, SQLite's `unicode`, which is that of the first letter."""
+    function = "hash" if "duckdb" in request.node.name else "unicode"
+    for keys in (["name"], ["name", "x"]):
+        if len(keys) > 1 and function == "unicode" and sqlite3.sqlite_version_info < (3, 44):
+            continue  # it has no CONCAT
+        source = SQLDatasource("SELECT * FROM t", connect, shard_keys=keys, shard_hash_fn=function)
+        assert sorted(row["name"] for row in reading.rows(source, parallelism=3)) == sorted(
+            str(row["name"]) for row in EXPECTED
+        )
+
+
 def test_a_query_without_rows_has_its_columns(connect: Connect) -> None:
     table = reading.table(SQLDatasource("SELECT id, x FROM t WHERE id > 100", connect))
     assert (table.num_rows, table.column_names) == (0, ["id", "x"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,143 @@ def test_types_stay_what_they_were(batch_format: Any) -> None:
     table = pa.table({"a": pa.array([1, None, 3], pa.int16())})
     (found,) = through(batches(lambda batch: batch, batch_format=batch_format), table)
     assert found.equals(table)
+
+
+TYPED = pa.table(
+    {
+        "i8": pa.array([1, None, 3], pa.int8()),
+        "u16": pa.array([7, 8, 9], pa.uint16()),
+        "f32": pa.array([0.1, 2.5, None], pa.float32()),
+        "wide": pa.array([Decimal("1.20"), None, Decimal("3")], pa.decimal128(20, 4)),
+        "ns": pa.array([1, None, 3], pa.timestamp("ns", "Europe/Berlin")),
+        "word": pa.array(["x", "y", "x"]).dictionary_encode(),
+        "many": pa.array([[1], None, []], pa.list_(pa.int16())),
+        "large": pa.array(["p", "q", None], pa.large_string()),
+        "pair": pa.array([{"a": 1}, {"a": 2}, None], pa.struct([("a", pa.int8())])),
+        "none": pa.array([None, None, None], pa.int32()),
+        "plain": pa.array([None, None, None], pa.int64()),
+        "map": pa.array([[("k", 1)], [], None], pa.map_(pa.string(), pa.int16())),
+    }
+)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_columns_that_rows_hand_on_keep_their_types(on_error: str, context: task_context.TaskContext) -> None:
+    (same,) = through(rows("map", lambda row: row, on_error), TYPED)
+    assert same.equals(TYPED)
+    (twice,) = through(rows("flat_map", lambda row: [{**row}, {**row}], on_error), TYPED)
+    assert twice.equals(TYPED.take([0, 0, 1, 1, 2, 2]))
+    (of_both,) = through(rows("map", lambda row: {**row, "new": 1}, on_error), TYPED.slice(0, 1), TYPED.slice(1))
+    assert of_both.equals(TYPED.append_column("new", pa.array([1, 1, 1])))
+
+
+def test_columns_that_rows_compute_have_the_type_of_their_values() -> None:
+    def changed(row: dict[str, Any]) -> dict[str, Any]:
+        row["i8"] = row["u16"] * 1000
+        row["many"] = [*(row["many"] or ()), 0.5]
+        row["u16"] = row["u16"] if row["u16"] == 7 else 100_000
+        return {name: row[name] for name in ("i8", "many", "u16", "f32")}
+
+    (found,) = through(rows("map", changed), TYPED)
+    assert found.to_pydict() == {
+        "i8": [7000, 8000, 9000],
+        "many": [[1.0, 0.5], [0.5], [0.5]],
+        "u16": [7, 100_000, 100_000],
+        "f32": TYPED["f32"].to_pylist(),
+    }
+    assert found.schema.types == [pa.int64(), pa.list_(pa.float64()), pa.int64(), pa.float32()]
+    (mutated,) = through(rows("map", _with_a_word), TYPED.select(["many"]).slice(2))
+    assert mutated.equals(pa.table({"many": [["word"]]}))
+
+
+def _with_a_word(row: dict[str, Any]) -> dict[str, Any]:
+    row["many"].append("word")
+    return row
+
+
+def test_a_column_of_two_types_is_handed_on_with_that_of_its_values() -> None:
+    (found,) = through(rows("map", lambda row: row), pa.table({"a": pa.array([1], pa.int8())}), TABLE.slice(4))
+    assert found.equals(pa.table({"a": [1, 5]}))
+    missing = [pa.table({"a": pa.array([1], pa.int8())}), pa.table({"b": ["x"]})]
+    (found,) = through(rows("map", lambda row: {"a": 1, **row}), *missing)
+    assert found.equals(pa.table({"a": [1, 1], "b": [None, "x"]}))
+
+
+# ---- what is given out stays as it was ----
+
+
+class Buffers:
+    """Gives out the same arrays again and again, each time with other values."""
+
+    def __init__(self) -> None:
+        self.one = np.zeros(8, np.int64)
+        self.many = np.zeros((8, 2))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        count = len(batch["a"])
+        self.one[:count] = batch["a"]
+        self.many[:count] = batch["a"][:, None]
+        shown = self.one[:count]
+        shown.flags.writeable = False
+        return {"a": self.one[:count], "b": self.many[:count], "c": shown}
+
+
+def test_a_buffer_that_is_used_again_changes_nothing_that_was_given() -> None:
+    found = pa.concat_tables(list(through(batches(Buffers, batch_size=2))))
+    expected = np.arange(1, 6)
+    assert found["a"].to_pylist() == found["c"].to_pylist() == expected.tolist()
+    assert [one.to_numpy_ndarray().tolist() for one in found["b"].chunks] == [
+        [[1, 1], [2, 2]],
+        [[3, 3], [4, 4]],
+        [[5, 5]],
+    ]
+
+    def one_after_the_other(batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        buffer, row = np.zeros(1, np.int64), {}
+        for value in batch["a"]:
+            buffer[:] = value
+            row["a"] = buffer
+            yield row
+
+    assert values([*through(batches(one_after_the_other))]) == expected.tolist()
+
+    def frames(batch: Any) -> Iterator[Any]:
+        frame = batch.iloc[:1].copy()
+        for value in batch["a"]:
+            frame.iloc[0, 0] = value
+            yield frame
+
+    pytest.importorskip("pandas")
+    assert values([*through(batches(frames, batch_format="pandas"))]) == expected.tolist()
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_row_that_is_used_again_changes_nothing_that_was_given(
+    on_error: str, context: task_context.TaskContext
+) -> None:
+    def growing(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        made: dict[str, Any] = {"array": np.zeros(2), "list": []}
+        for at in range(2):
+            made["a"] = row["a"] * 10 + at
+            made["array"][:] = at
+            made["list"].append(at)
+            yield made
+
+    (found,) = through(rows("flat_map", growing, on_error), TABLE.slice(0, 2))
+    assert found.drop_columns(["array"]).to_pydict() == {"list": [[0], [0, 1]] * 2, "a": [10, 11, 20, 21]}
+    assert found["array"].chunk(0).to_numpy_ndarray().tolist() == [[0, 0], [1, 1]] * 2
+
+
+def test_arrays_that_nobody_else_holds_are_not_copied() -> None:
+    seen: list[int] = []
+
+    def fresh(batch: dict[str, Any]) -> dict[str, Any]:
+        made = batch["a"] * 2
+        seen.append(made.ctypes.data)
+        return {"a": made, "b": np.stack([made, made], 1)[:, :1]}
+
+    (found,) = through(batches(fresh), TABLE)
+    assert found["a"].chunk(0).buffers()[1].address == seen[0]
 
 
 def test_batches_can_be_written_to_if_asked_for() -> None:

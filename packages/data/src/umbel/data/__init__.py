@@ -9,22 +9,28 @@ for batch in ds.iter_batches(batch_size=1024):
 
 from __future__ import annotations
 
+from umbel.data._api.absent import of_module as __getattr__  # noqa: F401  # of Ray's names it says what is here instead
 from umbel.data._api.options import ActorPoolStrategy as ActorPoolStrategy
 from umbel.data._api.options import TaskPoolStrategy as TaskPoolStrategy
+from umbel.data._api.relations import MixStoppingCondition as MixStoppingCondition
 from umbel.data._api.summaries import DatasetSummary as DatasetSummary
 from umbel.data.context import DataContext as DataContext
 from umbel.data.context import ExecutionOptions as ExecutionOptions
 from umbel.data.context import ExecutionResources as ExecutionResources
+from umbel.data.context import RandomSeedConfig as RandomSeedConfig
 from umbel.data.dataset import Dataset as Dataset
 from umbel.data.dataset import MaterializedDataset as MaterializedDataset
 from umbel.data.dataset import Schema as Schema
+from umbel.data.datasink import BlockBasedFileDatasink as BlockBasedFileDatasink
 from umbel.data.datasink import Datasink as Datasink
 from umbel.data.datasink import FilenameProvider as FilenameProvider
+from umbel.data.datasink import RowBasedFileDatasink as RowBasedFileDatasink
 from umbel.data.datasink import SaveMode as SaveMode
 from umbel.data.datasource import Datasource as Datasource
 from umbel.data.datasource import FileShuffleConfig as FileShuffleConfig
 from umbel.data.datasource import RandomIntRowDatasource as RandomIntRowDatasource
 from umbel.data.datasource import ReadTask as ReadTask
+from umbel.data.datatype import DataType as DataType
 from umbel.data.grouped_data import GroupedData as GroupedData
 from umbel.data.iterator import DataIterator as DataIterator
 from umbel.data.read_api import from_arrow as from_arrow
@@ -46,9 +52,12 @@ from umbel.data.read_api import read_avro as read_avro
 from umbel.data.read_api import read_binary_files as read_binary_files
 from umbel.data.read_api import read_csv as read_csv
 from umbel.data.read_api import read_datasource as read_datasource
+from umbel.data.read_api import read_delta as read_delta
 from umbel.data.read_api import read_feather as read_feather
+from umbel.data.read_api import read_iceberg as read_iceberg
 from umbel.data.read_api import read_images as read_images
 from umbel.data.read_api import read_json as read_json
+from umbel.data.read_api import read_lance as read_lance
 from umbel.data.read_api import read_numpy as read_numpy
 from umbel.data.read_api import read_orc as read_orc
 from umbel.data.read_api import read_parquet as read_parquet
@@ -59,8 +68,10 @@ from umbel.data.read_api import read_webdataset as read_webdataset
 
 __all__ = [
     "ActorPoolStrategy",
+    "BlockBasedFileDatasink",
     "DataContext",
     "DataIterator",
+    "DataType",
     "Dataset",
     "DatasetSummary",
     "Datasink",
@@ -71,8 +82,11 @@ __all__ = [
     "FilenameProvider",
     "GroupedData",
     "MaterializedDataset",
+    "MixStoppingCondition",
     "RandomIntRowDatasource",
+    "RandomSeedConfig",
     "ReadTask",
+    "RowBasedFileDatasink",
     "SaveMode",
     "Schema",
     "TaskPoolStrategy",
@@ -95,9 +109,12 @@ __all__ = [
     "read_binary_files",
     "read_csv",
     "read_datasource",
+    "read_delta",
     "read_feather",
+    "read_iceberg",
     "read_images",
     "read_json",
+    "read_lance",
     "read_numpy",
     "read_orc",
     "read_parquet",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from umbel.data._blocks.aggregating import AggregateFn as AggregateFn
 from umbel.data._blocks.aggregating import AggregateFnV2 as AggregateFnV2
+from umbel.data._blocks.aggregating import VectorizedAggregateFnV2 as VectorizedAggregateFnV2
 from umbel.data._blocks.gathering import AsList as AsList
 from umbel.data._blocks.gathering import CountDistinct as CountDistinct
 from umbel.data._blocks.gathering import Quantile as Quantile
@@ -49,5 +50,6 @@ __all__ = [
     "Unique",
     "ValueCounter",
     "Var",
+    "VectorizedAggregateFnV2",
     "ZeroPercentage",
 ]

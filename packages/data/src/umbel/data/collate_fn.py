@@ -39,4 +39,18 @@ class PandasBatchCollateFn(CollateFn):
     batch_format = "pandas"
 
 
-__all__ = ["ArrowBatchCollateFn", "CollateFn", "NumpyBatchCollateFn", "PandasBatchCollateFn"]
+class DefaultCollateFn(ArrowBatchCollateFn):
+    """Torch tensors by column, as `iter_torch_batches` makes them without a collate_fn. dtypes: one for all, or by name."""
+
+    def __init__(self, dtypes: Any = None) -> None:
+        self.dtypes = dtypes
+
+    def __call__(self, batch: Any) -> Any:
+        from umbel.data._api import torch_batches
+        from umbel.data._blocks import batches
+
+        found: Any = batches.to_batch(batch, "torch")
+        return torch_batches.cast(found, self.dtypes)
+
+
+__all__ = ["ArrowBatchCollateFn", "CollateFn", "DefaultCollateFn", "NumpyBatchCollateFn", "PandasBatchCollateFn"]

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 import umbel
 from umbel.data import context as contexts
-from umbel.data._api import consumption, relations, splitting, transforms, writing
+from umbel.data._api import consumption, lineage, relations, splitting, transforms, writing
 from umbel.data._blocks import schemas, sizes
 from umbel.data._engine import blocks_out, reports, stages
 from umbel.data._plan import counts, explaining, failing, logical, running
@@ -29,10 +29,12 @@ class Schema:
 
     @property
     def names(self) -> list[str]:
+        """Names of the columns, in order."""
         return [*self.base_schema.names]
 
     @property
     def types(self) -> list[pa.DataType]:
+        """Arrow's types of the columns, in order."""
         return [*self.base_schema.types]
 
     def __eq__(self, other: object) -> bool:
@@ -48,7 +50,12 @@ class Schema:
 
 
 class Dataset(
-    transforms.Transforms, relations.Relations, consumption.Consumption, splitting.Splitting, writing.Writing
+    transforms.Transforms,
+    relations.Relations,
+    consumption.Consumption,
+    splitting.Splitting,
+    writing.Writing,
+    lineage.Lineage,
 ):
     """Rows in blocks, made when they are asked for.
 
@@ -70,6 +77,7 @@ class Dataset(
 
     @property
     def context(self) -> contexts.DataContext:
+        """The settings that it was made with."""
         return self._context
 
     @property
@@ -78,6 +86,7 @@ class Dataset(
         return self._name
 
     def set_name(self, name: str | None) -> None:
+        """Call it so in progress and statistics; None for no name."""
         self._name = name
 
     def __repr__(self) -> str:
@@ -188,6 +197,7 @@ class MaterializedDataset(Dataset):
 
     @classmethod
     def of(cls, tables: Sequence[pa.Table], what: str = "FromBlocks") -> MaterializedDataset:
+        """Of tables that are here, each a block. what: the name of its operator in plans."""
         blocks = [stages.Block(one, stages.Metadata(one.num_rows, sizes.size_bytes(one), one.schema)) for one in tables]
         return cls(logical.FromBlocks(blocks=blocks, what=what), contexts.DataContext.get_current())
 
@@ -211,6 +221,7 @@ class MaterializedDataset(Dataset):
         return [MaterializedDataset(logical.FromBlocks(blocks=some, what=what), self._context) for some in made]
 
     def materialize(self) -> MaterializedDataset:
+        """Itself: its blocks are there."""
         return self
 
 

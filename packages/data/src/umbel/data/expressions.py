@@ -11,6 +11,8 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+import pyarrow as pa
+
 from umbel.data._expressions import datatypes, nodes, udfs
 from umbel.data._expressions.errors import ExpressionError as ExpressionError
 from umbel.data._expressions.errors import ExpressionOverflowError as ExpressionOverflowError
@@ -18,6 +20,7 @@ from umbel.data._expressions.errors import ExpressionTypeError as ExpressionType
 from umbel.data._expressions.errors import ExpressionZeroDivisionError as ExpressionZeroDivisionError
 from umbel.data._expressions.errors import UnknownColumnError as UnknownColumnError
 from umbel.data._expressions.expr import Expr as Expr
+from umbel.data._expressions.expr import Unnest as Unnest
 from umbel.data._expressions.expr import When, node_of
 
 __all__ = [
@@ -27,14 +30,17 @@ __all__ = [
     "ExpressionTypeError",
     "ExpressionZeroDivisionError",
     "UnknownColumnError",
+    "Unnest",
     "coalesce",
     "col",
+    "download",
     "lit",
     "monotonically_increasing_id",
     "pyarrow_udf",
     "random",
     "star",
     "udf",
+    "unnest",
     "uuid",
     "when",
 ]
@@ -71,6 +77,25 @@ def coalesce(*values: object) -> Expr:
     if not values:
         raise TypeError("coalesce() takes at least one expression or value")
     return Expr(nodes.Call("coalesce", tuple(map(node_of, values))))
+
+
+def unnest(expr: Expr) -> Unnest:
+    """In `with_columns`: a column for each field of the struct that it is, named as the fields are."""
+    if not isinstance(expr, Expr):
+        raise TypeError(f"unnest() takes an expression such as col('struct'), got {expr!r}")
+    return Unnest(expr)
+
+
+def download(uri_column_name: str, *, filesystem: Any = None) -> Expr:
+    """The bytes of the file that each row names by a URI or path; null for null. Several are fetched at once.
+
+    filesystem: of pyarrow or fsspec; by the URI otherwise. Raises FileNotFoundError for one that is not there.
+    """
+    from umbel.data._sources import downloading
+
+    call = udfs.decorator(pa.binary(), wrap=Expr, node_of=_expression_node)(downloading.Download(filesystem))
+    made: Expr = call(col(uri_column_name))
+    return made
 
 
 def monotonically_increasing_id() -> Expr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 from umbel.data import aggregate as aggregates
 from umbel.data import expressions
 from umbel.data._api import options, transforms
+from umbel.data._blocks import batches
 from umbel.data._expressions import evaluate
 from umbel.data._plan import logical, schemas
 
@@ -65,6 +67,8 @@ class GroupedData:
         self,
         fn: Callable[..., Any] | type,
         *,
+        zero_copy_batch: bool = True,
+        compute: options.ComputeStrategy | None = None,
         batch_format: str | None = "default",
         fn_args: Iterable[Any] | None = None,
         fn_kwargs: Mapping[str, Any] | None = None,
@@ -73,9 +77,24 @@ class GroupedData:
         num_cpus: float | None = None,
         num_gpus: float | None = None,
         memory: float | None = None,
+        concurrency: int | tuple[int, int] | None = None,
         **ray_remote_args: Any,
     ) -> Dataset:
-        """`fn(batch)` of all rows of each group gives rows in their place, as in `map_batches`."""
+        """`fn(batch)` of all rows of each group gives rows in their place, as in `map_batches`.
+
+        A group is given whole to one call, so that it must fit into a task's memory: the statistics say how large the largest
+        partition was, if it was much larger than wanted. Sums, counts and the like (`aggregate`) have no such bound.
+
+        It runs in the tasks that put the groups together, which make a class once each: compute and concurrency do not say how
+        many there are at once; num_cpus, num_gpus and memory do.
+        """
+        if (compute, concurrency) != (None, None):
+            warnings.warn(
+                "map_groups runs in the tasks that put groups together: say by num_cpus=, num_gpus= or memory= how many are to "
+                "run at once, and leave out compute and concurrency",
+                stacklevel=2,
+            )
+        batches.check_format(batch_format)
         function = transforms._function(fn, fn_args, fn_kwargs, fn_constructor_args, fn_constructor_kwargs)
         means = options.means(
             function,
@@ -91,16 +110,17 @@ class GroupedData:
             keys=self._keys,
             function=function,
             batch_format=batch_format,
+            zero_copy=zero_copy_batch,
             partition_count=self._partition_count,
             means=means,
         )
         return self._dataset._with(node)
 
-    def with_column(self, column_name: str, expr: expressions.Expr) -> Dataset:
+    def with_column(self, column_name: str, expr: expressions.Expr, **ray_remote_args: Any) -> Dataset:
         """A column out of an expression, evaluated on the rows of each group by themselves. Rows come group by group."""
         if not isinstance(expr, expressions.Expr):
             raise TypeError(f"a column is made of an expression such as col('x') * 2 or lit(1), got {expr!r}")
-        return self.map_groups(_GroupColumn(expr.alias(column_name)), batch_format="pyarrow")
+        return self.map_groups(_GroupColumn(expr.alias(column_name)), batch_format="pyarrow", **ray_remote_args)
 
     def _of_columns(self, kind: Callable[[str], Any], on: str | Sequence[str] | None) -> Dataset:
         names = options.keys("on", on if on is None or isinstance(on, str) else list(on))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import queue
+import collections
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -174,15 +175,19 @@ class DataIterator:
         )
 
     def to_tf(self, *_args: Any, **_options: Any) -> Any:
+        """Not there: raises NotImplementedError. Use `iter_batches`."""
         raise NotImplementedError(_NO_TF)
 
     def iter_tf_batches(self, **_options: Any) -> Any:
+        """Not there: raises NotImplementedError. Use `iter_batches`."""
         raise NotImplementedError(_NO_TF)
 
     def to_torch(self, **_options: Any) -> Any:
+        """Not there: raises NotImplementedError. Use `iter_torch_batches`."""
         raise NotImplementedError("there is no to_torch; use iter_torch_batches(), which takes dtypes and collate_fn")
 
     def schema(self) -> Schema | None:
+        """See `Dataset.schema`."""
         return self._source.schema()
 
     def stats(self) -> reports.Stats:
@@ -190,6 +195,7 @@ class DataIterator:
         return self._source.stats()
 
     def materialize(self) -> Dataset:
+        """The rows as a dataset whose blocks are there; of one part of a `streaming_split`, those of one epoch of it."""
         return self._source.materialize()
 
 
@@ -249,48 +255,89 @@ class _Again:
 # Made ahead.
 
 _END: Final = object()
+BURST_S: Final = 0.001  # of making at a time: a switch of threads takes as long as making several small batches does
 
 
 def _ahead(made: Iterator[Any], count: int) -> Iterator[Any]:
-    """The same, of which a thread makes so many before they are asked for. Ends the thread when it is closed or dropped."""
-    ready: queue.Queue[Any] = queue.Queue(count)
-    is_over = threading.Event()
+    """The same, of which a thread makes so many before they are asked for, and as many as it can in a millisecond where that is
+    more. Ends the thread when it is closed or dropped."""
+    ahead = _Ahead(made, count)
+    try:
+        while (found := ahead.next()) is not _END:
+            yield found
+    finally:
+        ahead.end()
 
-    def make() -> None:
-        last: Any = _END
+
+class _Ahead:
+    """Each side looks at the flag of the other only after it has changed what is ready, and waits only after it has raised its
+    own flag and looked again; so one of them sees the other, and what is ready passes without a lock."""
+
+    def __init__(self, made: Iterator[Any], count: int) -> None:
+        self._made = made
+        self._count = count
+        self._ready: collections.deque[Any] = collections.deque()
+        self._changed = threading.Condition()
+        self._is_hungry = False  # the one who iterates waits
+        self._is_resting = False  # the thread does
+        self._is_over = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._make, name="umbel-data-batches", daemon=True)
+        self._thread.start()
+
+    def next(self) -> Any:
+        """What was made; at the end, `_END`, or the error that it ended by."""
+        if not self._ready:
+            with self._changed:
+                self._is_hungry = True
+                while not self._ready:
+                    self._changed.wait()
+                self._is_hungry = False
+        found = self._ready.popleft()
+        if self._is_resting and len(self._ready) < self._count:
+            self._tell()
+        if found is _END and self._error is not None:
+            raise self._error
+        return found
+
+    def end(self) -> None:
+        self._is_over = True
+        self._tell()
+        self._thread.join()
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+    def _make(self) -> None:
         try:
-            for one in made:
-                if not _put(ready, (one, None), is_over):
+            began_s = time.monotonic()
+            for one in self._made:
+                self._give(one)
+                if len(self._ready) >= self._count and time.monotonic() - began_s >= BURST_S:
+                    self._rest()
+                    began_s = time.monotonic()
+                if self._is_over:
                     return
         except BaseException as error:  # the one who iterates gets it
-            last = error
+            self._error = error
         finally:
-            close = getattr(made, "close", None)
-            if close is not None:
-                close()
-            _put(ready, (_END, last), is_over)
+            try:
+                close = getattr(self._made, "close", None)
+                if close is not None:
+                    close()
+            except BaseException as error:
+                self._error = self._error or error
+            self._give(_END)
 
-    thread = threading.Thread(target=make, name="umbel-data-batches", daemon=True)
-    thread.start()
-    try:
-        while True:
-            one, error = ready.get()
-            if one is not _END:
-                yield one
-            elif error is _END:
-                return
-            else:
-                raise error
-    finally:
-        is_over.set()
-        while not ready.empty():  # whoever waits for room goes on, and sees that it is over
-            ready.get_nowait()
-        thread.join()
+    def _give(self, one: Any) -> None:
+        self._ready.append(one)
+        if self._is_hungry:
+            self._tell()
 
-
-def _put(ready: queue.Queue[Any], one: Any, is_over: threading.Event) -> bool:
-    """Whether anybody still wants it. Waits for room."""
-    if is_over.is_set():
-        return False
-    ready.put(one)
-    return not is_over.is_set()
+    def _rest(self) -> None:
+        with self._changed:
+            self._is_resting = True
+            while len(self._ready) >= self._count and not self._is_over:
+                self._changed.wait()
+            self._is_resting = False

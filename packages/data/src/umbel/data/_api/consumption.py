@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from umbel.data import context as contexts
+    from umbel.data._api import summaries
     from umbel.data._api.summaries import DatasetSummary
     from umbel.data.dataset import Dataset, Schema
     from umbel.data.iterator import DataIterator
@@ -222,8 +223,13 @@ class Consumption:
         found: list[Any] = self._one(aggregates.Unique(column, ignore_nulls=ignore_nulls))[f"unique({column})"]
         return found
 
-    def summary(self, columns: Sequence[str] | None = None) -> DatasetSummary:
-        """Counts, missing values, and of numbers also their mean, spread and bounds, for each column: by one run."""
+    def summary(
+        self, columns: Sequence[str] | None = None, override_dtype_agg_mapping: summaries.Overrides | None = None
+    ) -> DatasetSummary:
+        """Counts, missing values, and of numbers also their mean, spread and bounds, for each column: by one run.
+
+        override_dtype_agg_mapping: other aggregations for columns of a type: {DataType.int64(): lambda name: [Sum(name)]}.
+        """
         from umbel.data._api import summaries
 
         schema = self.schema()
@@ -231,9 +237,9 @@ class Consumption:
             raise ValueError("the dataset has no columns, so there is nothing to sum up")
         names = schema.names if columns is None else list(options.keys("columns", list(columns)))
         plan_schemas.check_columns(names, schema.base_schema)
-        return summaries.DatasetSummary(
-            schema.base_schema, names, self._one(*summaries.wanted(schema.base_schema, names))
-        )
+        wanted = summaries.wanted(schema.base_schema, names, override_dtype_agg_mapping or {})
+        every = [one for some in wanted.values() for one in some.values()]
+        return summaries.DatasetSummary(wanted, self._one(*every))
 
     # ---- blocks, and what is known of them ----
 

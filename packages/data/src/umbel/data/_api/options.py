@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
+import umbel
+from umbel import exceptions
+from umbel.data import context as contexts
 from umbel.data._engine import stages
 from umbel.data._plan import logical
 
@@ -17,6 +20,7 @@ class TaskPoolStrategy:
         self.size = _positive("size", size)
 
     def compute(self) -> stages.Compute:
+        """As the engine takes it."""
         return stages.TaskPool(self.size)
 
 
@@ -65,6 +69,7 @@ class ActorPoolStrategy:
         )
 
     def compute(self) -> stages.Compute:
+        """As the engine takes it."""
         return self._pool
 
 
@@ -101,9 +106,91 @@ def means(
             "function: leave compute "
             "out or use TaskPoolStrategy"
         )
-    cpus = num_cpus if num_cpus is not None else (0.0 if num_gpus else 1.0)
-    resources = stages.Resources(cpus, num_gpus or 0.0, int(memory or 0), dict(options))
-    return logical.Means(compute.compute() if compute is not None else None, resources)
+    if num_cpus is None and num_gpus:
+        num_cpus = 0.0
+    found = resources(options, num_cpus=num_cpus, num_gpus=num_gpus, memory=memory, are_actors=function.is_class)
+    return logical.Means(compute.compute() if compute is not None else None, found)
+
+
+def plain_means(given: Mapping[str, Any]) -> logical.Means:
+    """With what a built-in operator runs: those of `compute`, `concurrency`, resources and other options of tasks that are given.
+    Raises TypeError for an actor pool."""
+    rest = {**given}
+    compute, concurrency = rest.pop("compute", None), rest.pop("concurrency", None)
+    if isinstance(compute, ActorPoolStrategy) or compute == "actors":
+        raise TypeError("a built-in operator runs in tasks; use compute=TaskPoolStrategy(size), or leave it out")
+    if concurrency is None and isinstance(compute, TaskPoolStrategy):
+        concurrency = compute.size
+    size = _positive("concurrency", concurrency)
+    return logical.Means(stages.TaskPool(size) if size is not None else None, resources(rest))
+
+
+def of_read(given: Mapping[str, Any]) -> tuple[logical.Means, int | None]:
+    """With what a read runs, and how many tasks it is divided into, if that is said."""
+    rest = {**given}
+    block_count, parallelism = rest.pop("override_num_blocks", None), rest.pop("parallelism", -1)
+    if parallelism not in (-1, None):
+        if block_count is not None:
+            raise ValueError("parallelism is the old name of override_num_blocks; leave it out")
+        warnings.warn("parallelism is deprecated; use override_num_blocks", DeprecationWarning, 4)
+        block_count = parallelism
+    return plain_means(rest), check_block_count(block_count)
+
+
+def check_block_count(count: Any) -> int | None:
+    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
+        raise ValueError(f"override_num_blocks must be 1 or more, got {count!r}")
+    return count
+
+
+def resources(
+    options: Mapping[str, Any],
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    memory: float | None = None,
+    are_actors: bool = False,
+) -> stages.Resources:
+    """What each task or actor takes. options: of core's for them, `ray_remote_args` among them; None is as good as not given.
+    Raises TypeError for one that is not there, and what core raises for a wrong value."""
+    rest = {
+        **(options.get("ray_remote_args") or {}),
+        **{one: value for one, value in options.items() if value is not None},
+    }
+    rest.pop("ray_remote_args", None)
+    for one, advice in _REFUSED.items():
+        if rest.pop(one, None) is not None:
+            raise TypeError(f"there is no option {one}: {advice}")
+    given = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory}
+    wanted = {one: rest.pop(one, None) if value is None else value for one, value in given.items()}
+    checked = {one: value for one, value in {**rest, **wanted}.items() if value is not None}
+    if checked:
+        try:
+            umbel.remote(**checked)(_Actor if are_actors else _task)
+        except exceptions.InvalidOption as error:
+            if "have no option" in str(error):
+                raise TypeError(str(error)) from None
+            raise
+    return stages.Resources(
+        _or(wanted["num_cpus"], 1.0), _or(wanted["num_gpus"], 0.0), int(wanted["memory"] or 0), rest
+    )
+
+
+_REFUSED: Final = {
+    "ray_remote_args_fn": "all tasks of an operator have the same options; give them by name, such as label_selector={...}",
+    "num_returns": "how many blocks a task gives is decided while it runs",
+    "concurrency": "use compute=TaskPoolStrategy(size)",
+}
+
+
+def _task() -> None: ...
+
+
+class _Actor: ...
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
 
 
 def _of_concurrency(concurrency: Any, function: logical.Function) -> ComputeStrategy:
@@ -125,6 +212,16 @@ def _positive(name: str, value: int | None) -> int | None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise ValueError(f"{name} must be 1 or more, got {value!r}; omit it for no limit")
     return value
+
+
+def seed(given: Any) -> int | contexts.RandomSeedConfig | None:
+    """None also of a config without one; a number where each run has the same."""
+    if isinstance(given, contexts.RandomSeedConfig):
+        number = seed(given.seed)
+        return given if number is not None and given.reseed_after_execution else number
+    if given is not None and (not isinstance(given, int) or isinstance(given, bool)):
+        raise TypeError(f"seed must be an integer, a RandomSeedConfig or None, got {given!r}")
+    return given
 
 
 def keys(name: str, given: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:

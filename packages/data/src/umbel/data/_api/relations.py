@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import enum
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,14 @@ if TYPE_CHECKING:
     from umbel.data import window as window_functions
     from umbel.data.dataset import Dataset
     from umbel.data.grouped_data import GroupedData
+
+
+class MixStoppingCondition(str, enum.Enum):
+    """STOP_ON_SHORTEST: with the first dataset that has ended; STOP_ON_LONGEST_DROP: with the last, the others go on."""
+
+    STOP_ON_SHORTEST = "stop_on_shortest"
+    STOP_ON_LONGEST_DROP = "stop_on_longest_drop"
+
 
 JOIN_TYPES = {
     "inner": "inner",
@@ -42,7 +52,8 @@ class Relations:
     # ---- several datasets ----
 
     def union(self, *other: Dataset) -> Dataset:
-        """All rows of this one, then of the others. Columns that one has not are null there."""
+        """All rows of this one, then of the others. Columns that one has not are null there; but where a function decides which
+        columns there are, blocks have their own until rows of several come together."""
         return self._with(logical.Union(several=(self._node, *(one._node for one in other))))
 
     def zip(self, *other: Dataset) -> Dataset:
@@ -60,16 +71,40 @@ class Relations:
         right_suffix: str | None = None,
         *,
         broadcast: bool | None = None,
+        partition_size_hint: int | None = None,
+        aggregator_ray_remote_args: Mapping[str, Any] | None = None,
+        validate_schemas: bool = False,
     ) -> Dataset:
-        """Rows of both that are equal in the keys.
+        """Rows of both that are equal in the keys. A null equals nothing; NaN equals NaN.
 
-        join_type: "inner", "left_outer", "right_outer", "full_outer", "left_semi", "right_semi", "left_anti" or "right_anti".
-        num_partitions: None to choose by size. broadcast: the right side goes whole to where the left is; None to choose by size.
+        join_type: "inner"; "left" (or "left_outer"), "right" or "outer" ("full_outer") to have the rows without a partner too,
+        of the left, the right or both, with nulls beside them; "semi" ("left_semi") or "right_semi" for the rows of one side
+        that have a partner, "anti" ("left_anti") or "right_anti" for those that have none. The columns are those of the left,
+        then those of the right without its keys; the suffixes go to names that both have. Of semi and anti joins they are
+        those of the one side.
+
+        A side that is small goes whole to every task, and the other is joined as it comes, in its order: the right one of inner,
+        left, semi and anti joins, the left one of inner joins and of those of the right. In an outer join neither can. What is
+        small is measured (`DataContext.broadcast_bytes_max`); broadcast: True whatever its size, which must fit into a task's
+        memory, False never. Otherwise both are divided by the keys, and many rows with one key among several tasks, where the
+        kind of join allows it.
+
+        num_partitions: into how many, if they are divided; None to choose by size. aggregator_ray_remote_args: what its tasks
+        take. partition_size_hint has no effect: sizes are measured. validate_schemas: also where a first block has to be made
+        to see a schema; what is known is checked at once in any case.
         """
         if join_type not in JOIN_TYPES:
+            near = difflib.get_close_matches(str(join_type), JOIN_TYPES, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"join_type must be one of {', '.join(map(repr, JOIN_TYPES))}, got {join_type!r}{meant}")
+        how = JOIN_TYPES[join_type]
+        if broadcast and not logical.WHOLE_SIDES[how]:
             raise ValueError(
-                f"join_type must be one of {', '.join(sorted(set(JOIN_TYPES.values())))}, got {join_type!r}"
+                "broadcast=True gives one side to several tasks, none of which could tell which of its rows have no partner in "
+                "any; an outer join needs both divided: leave broadcast out"
             )
+        if num_partitions is not None and num_partitions < 1:
+            raise ValueError(f"num_partitions must be at least 1, got {num_partitions}; leave it out to choose by size")
         left_on = options.keys("on", on if isinstance(on, str) else list(on))
         right = options.keys("right_on", right_on if right_on is None or isinstance(right_on, str) else list(right_on))
         right = right or left_on
@@ -77,19 +112,25 @@ class Relations:
             raise ValueError(f"on and right_on must name equally many columns, got {list(left_on)} and {list(right)}")
         _check(self, left_on)
         _check(ds, right)
-        return self._with(
-            logical.Join(
-                left=self._node,
-                right=ds._node,
-                how=JOIN_TYPES[join_type],
-                left_on=left_on,
-                right_on=right,
-                left_suffix=left_suffix,
-                right_suffix=right_suffix,
-                partition_count=num_partitions,
-                is_broadcast=broadcast,
-            )
+        node = logical.Join(
+            left=self._node,
+            right=ds._node,
+            how=how,
+            left_on=left_on,
+            right_on=right,
+            left_suffix=left_suffix,
+            right_suffix=right_suffix,
+            partition_count=num_partitions,
+            is_broadcast=broadcast,
+            resources=options.resources(aggregator_ray_remote_args or {}),
         )
+        schemas.of(node)  # keys that cannot be equal, and names that both have
+        if validate_schemas:
+            found = [self._with(self._node).schema(), ds.schema()]
+            schemas.of(
+                node, {one: schema and schema.base_schema for one, schema in zip(node.inputs, found, strict=True)}
+            )
+        return self._with(node)
 
     def groupby(self, key: str | Sequence[str] | None = None, num_partitions: int | None = None) -> GroupedData:
         """Groups of rows that are equal in these columns; None for one of all."""
@@ -112,13 +153,15 @@ class Relations:
         allow_exact_matches: bool = True,
         left_suffix: str | None = None,
         right_suffix: str | None = None,
+        broadcast: bool | None = None,
     ) -> Dataset:
         """Each row with the one of `ds` that is nearest in `on`, such as the last price before a trade; nulls where there is
         none.
 
-        by: columns in which both must be equal. direction: "backward" for the last that is not above, "forward" for the first
-        that is not below, or "nearest". tolerance: how far off it may be, in the unit of `on`, or a timedelta. Neither need be
-        sorted."""
+        by: columns in which both must be equal; without, there is nothing to divide both by, and all of `ds` goes to every task,
+        also where it is large. broadcast: as in `join`. direction: "backward" for the last that is not above, "forward" for the
+        first that is not below, or "nearest". tolerance: how far off it may be, in the unit of `on`, or a timedelta. Neither need
+        be sorted."""
         if direction not in asof.DIRECTIONS:
             raise ValueError(f"direction must be one of {', '.join(map(repr, asof.DIRECTIONS))}, got {direction!r}")
         left_by = options.keys("by", by if by is None or isinstance(by, str) else list(by))
@@ -141,16 +184,20 @@ class Relations:
                 is_exact_allowed=allow_exact_matches,
                 left_suffix=left_suffix,
                 right_suffix=right_suffix,
+                is_broadcast=broadcast,
             )
         )
 
     def mix(
-        self, *others: Dataset, weights: Sequence[float] | None = None, stopping_condition: str = "SHORTEST"
+        self,
+        *others: Dataset,
+        weights: Sequence[float] | None = None,
+        stopping_condition: MixStoppingCondition | str = MixStoppingCondition.STOP_ON_LONGEST_DROP,
     ) -> Dataset:
         """Rows of all, in turns: so many of each as its weight says, in the same order each time.
 
-        weights: of this one and of the others, of any sum; None for equal ones. stopping_condition: "SHORTEST" to end with the
-        first that does, "LONGEST_DROP" to go on with the others until all have ended.
+        weights: of this one and of the others, of any sum; None for equal ones. stopping_condition: with "shortest" it ends with
+        the first that does, with "longest_drop" it goes on with the others until all have ended.
         """
         several = (self._node, *(one._node for one in others))
         given = [1.0] * len(several) if weights is None else [float(one) for one in weights]
@@ -158,10 +205,15 @@ class Relations:
             raise ValueError(
                 f"weights must be {len(several)} numbers above 0, one for each dataset, this one first, got {weights!r}"
             )
-        stop = str(getattr(stopping_condition, "name", stopping_condition)).upper()
-        if stop not in ("SHORTEST", "LONGEST_DROP"):
-            raise ValueError(f"stopping_condition must be 'SHORTEST' or 'LONGEST_DROP', got {stopping_condition!r}")
-        return self._with(logical.Mix(several=several, weights=tuple(given), is_shortest=stop == "SHORTEST"))
+        try:
+            said = str(getattr(stopping_condition, "value", stopping_condition)).lower()
+            stop = MixStoppingCondition(f"stop_on_{said.removeprefix('stop_on_')}")
+        except ValueError:
+            raise ValueError(
+                f"stopping_condition must be 'shortest' or 'longest_drop', got {stopping_condition!r}"
+            ) from None
+        is_shortest = stop is MixStoppingCondition.STOP_ON_SHORTEST
+        return self._with(logical.Mix(several=several, weights=tuple(given), is_shortest=is_shortest))
 
     def window(
         self,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from umbel.data import aggregate as aggregates
+from umbel.data._expressions import datatypes
 from umbel.data._plan import schemas
 
 if TYPE_CHECKING:
@@ -32,21 +33,30 @@ def _figures(schema: pa.Schema, name: str) -> dict[str, Any]:
     return figures
 
 
-def wanted(schema: pa.Schema, names: Sequence[str]) -> list[Any]:
-    """Aggregations, each named so that `DatasetSummary` knows it again."""
-    return [
-        make(name, alias_name=f"{figure}({name})") for name in names for figure, make in _figures(schema, name).items()
-    ]
+Overrides = Mapping[Any, Callable[[str], Sequence[Any]]]
+"""By a type, what makes the aggregations of a column of it."""
+
+
+def wanted(schema: pa.Schema, names: Sequence[str], overrides: Overrides) -> dict[str, dict[str, Any]]:
+    """For each column its aggregations, by figure."""
+    makers = {datatypes.to_arrow(one): make for one, make in overrides.items()}
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        make = makers.get(schema.field(name).type)
+        if make is None:
+            found[name] = {one: of(name, alias_name=f"{one}({name})") for one, of in _figures(schema, name).items()}
+        else:
+            found[name] = {one.name.removesuffix(f"({name})"): one for one in make(name)}
+    return found
 
 
 class DatasetSummary:
-    """Figures of columns: count, missing_pct (of nulls), and of those that have them mean, std, zero_pct, min and max."""
+    """Figures of columns: count, missing_pct (of nulls), and of those that have them mean, std, zero_pct, min and max; or those
+    that were wanted."""
 
-    def __init__(self, schema: pa.Schema, names: Sequence[str], found: Mapping[str, Any]) -> None:
-        self.columns = [*names]
-        self._figures = {
-            name: {figure: found[f"{figure}({name})"] for figure in _figures(schema, name)} for name in names
-        }
+    def __init__(self, wanted: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any]) -> None:
+        self.columns = [*wanted]
+        self._figures = {name: {one: found[of.name] for one, of in some.items()} for name, some in wanted.items()}
 
     def get_column_stats(self, column: str) -> dict[str, Any]:
         """The figures of a column by name."""
@@ -68,7 +78,8 @@ class DatasetSummary:
         return frame
 
     def __repr__(self) -> str:
-        names = ["column", *_OF_ALL, *_OF_NUMBERS, *_OF_ORDERED]
+        usual = [*_OF_ALL, *_OF_NUMBERS, *_OF_ORDERED]
+        names = ["column", *dict.fromkeys([*usual, *(one for some in self._figures.values() for one in some)])]
         lines = [names]
         lines += [[one, *(_shown(self._figures[one].get(name)) for name in names[1:])] for one in self.columns]
         widths = [max(len(line[at]) for line in lines) for at in range(len(names))]

@@ -18,7 +18,7 @@ def finisher(*, dtypes: Any, device: Any, collate: Callable[[Any], Any] | None, 
     where = _device(torch, device)
 
     def finish(batch: Any) -> Any:
-        made = collate(batch) if collate is not None else _cast(batch, dtypes)
+        made = collate(batch) if collate is not None else cast(batch, dtypes)
         return _moved(torch, made, where, pins=pins)
 
     return finish
@@ -30,7 +30,8 @@ def _device(torch: Any, device: Any) -> Any:
     return torch.device(device) if device is not None else None
 
 
-def _cast(batch: Mapping[str, Any], dtypes: Any) -> dict[str, Any]:
+def cast(batch: Mapping[str, Any], dtypes: Any) -> dict[str, Any]:
+    """dtypes: one for all columns, or by name."""
     if dtypes is None:
         return dict(batch)
     if not isinstance(dtypes, Mapping):

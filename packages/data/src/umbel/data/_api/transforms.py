@@ -7,18 +7,22 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from umbel.data import expressions
+import pyarrow as pa
+
+from umbel.data import context as contexts
+from umbel.data import expressions, window
 from umbel.data._api import options
 from umbel.data._blocks import batches
 from umbel.data._expressions import parse
 from umbel.data._plan import failing, logical, schemas
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from umbel.data.dataset import Dataset
 
-_DRAWN = "__drawn__"  # a column that is there only for a while
+_DRAWN, _STRUCT, _OVER = "__drawn__", "__struct__", "__over__"  # columns that are there only for a while
+
+
+Seed = int | contexts.RandomSeedConfig | None
 
 
 class Transforms:
@@ -198,20 +202,56 @@ class Transforms:
 
     # ---- columns ----
 
-    def with_column(self, column_name: str, expr: expressions.Expr) -> Dataset:
+    def with_column(self, column_name: str, expr: expressions.Expr | window.Over, **ray_remote_args: Any) -> Dataset:
         """A column out of an expression, new or in the place of the one with its name."""
-        return self.with_columns({column_name: expr})
+        return self.with_columns({column_name: expr}, **ray_remote_args)
 
-    def with_columns(self, columns: Mapping[str, expressions.Expr]) -> Dataset:
-        """Columns out of expressions, all of them of the columns that are there before."""
-        made = []
-        for name, one in columns.items():
-            if not isinstance(one, expressions.Expr):
-                raise TypeError(
-                    f"a column is made of an expression such as col('x') * 2 or lit(1), got {one!r} for {name!r}"
+    def with_columns(
+        self,
+        exprs: Mapping[str, expressions.Expr | window.Over] | expressions.Unnest,
+        *more_exprs: Mapping[str, expressions.Expr | window.Over] | expressions.Unnest,
+        **ray_remote_args: Any,
+    ) -> Dataset:
+        """Columns out of expressions, all of them of the columns that are there before.
+
+        `unnest(expr)` makes a column of each field of a struct. `lag("price").over(order_by="day")` and the like, of
+        `umbel.data.window`, are values of the rows around; with them rows come partition by partition, as from `window`.
+        Options of tasks are for what a function in them needs; then they run in tasks of their own.
+        """
+        given: dict[str, Any] = {}
+        ds, dropped = self, []
+        for number, one in enumerate((exprs, *more_exprs)):
+            if isinstance(one, expressions.Unnest):
+                temporary = f"{_STRUCT}{number}"
+                ds = ds._with(
+                    logical.Project(input=ds._node, expressions=(expressions.star(), one.expr.alias(temporary)))
                 )
-            made.append(one.alias(name))
-        return self._with(logical.Project(input=self._node, expressions=(expressions.star(), *made)))
+                dropped.append(temporary)
+                given |= self._fields(one.expr, expressions.col(temporary))
+            else:
+                given |= one
+        made = []
+        for name, value in given.items():
+            if isinstance(value, window.Over):
+                ds, temporary = value.added(ds, f"{_OVER}{len(dropped)}")
+                dropped.append(temporary)
+                value = expressions.col(temporary)
+            if not isinstance(value, expressions.Expr):
+                raise TypeError(
+                    f"a column is made of an expression such as col('x') * 2 or lit(1), got {value!r} for {name!r}"
+                )
+            made.append(value.alias(name))
+        means = options.plain_means(ray_remote_args)
+        node = logical.Project(input=ds._node, expressions=(expressions.star(), *made), means=means)
+        return self._with(node).drop_columns(dropped) if dropped else self._with(node)
+
+    def _fields(self, expr: expressions.Expr, of: expressions.Expr) -> dict[str, expressions.Expr]:
+        """An expression for each field of the struct that `expr` is and `of` has."""
+        schema = self.schema()  # type: ignore[attr-defined]  # of another part of a dataset
+        type_ = expr.get_type(schema.base_schema if schema is not None else pa.schema([]))
+        if not pa.types.is_struct(type_):
+            raise TypeError(f"unnest() makes columns of the fields of a struct; {expr!r} is {type_}")
+        return {field.name: of.struct.field(field.name) for field in type_}
 
     def add_column(
         self, col: str, fn: Callable[..., Any], *, batch_format: str | None = "pandas", **options: Any
@@ -226,23 +266,26 @@ class Transforms:
             _with_values, batch_format=batch_format, zero_copy_batch=False, fn_args=(col, fn), **options
         )
 
-    def select_columns(self, cols: str | Sequence[str | expressions.Expr]) -> Dataset:
-        """These columns, in this order."""
+    def select_columns(self, cols: str | Sequence[str | expressions.Expr], **ray_remote_args: Any) -> Dataset:
+        """These columns, in this order. Options of tasks are for what a function in them needs."""
         several = [cols] if isinstance(cols, str) else list(cols)
         if not several:
             raise ValueError("select_columns needs a column at least")
         exprs = tuple(expressions.col(one) if isinstance(one, str) else one for one in several)
-        return self._with(logical.Project(input=self._node, expressions=exprs))
+        means = options.plain_means(ray_remote_args)
+        return self._with(logical.Project(input=self._node, expressions=exprs, means=means))
 
-    def drop_columns(self, cols: str | Sequence[str]) -> Dataset:
-        """All columns but these."""
+    def drop_columns(self, cols: str | Sequence[str], **ray_remote_args: Any) -> Dataset:
+        """All columns but these. Options of tasks are taken, and not needed: it runs with what is in front of it."""
+        options.plain_means(ray_remote_args)
         dropped = options.keys("cols", cols if isinstance(cols, str) else list(cols))
         node = logical.Project(input=self._node, expressions=(expressions.star(),), dropped=frozenset(dropped))
         self._check_columns(dropped)
         return self._with(node)
 
-    def rename_columns(self, names: Mapping[str, str] | Sequence[str]) -> Dataset:
-        """names: old to new; or the new names of all columns, in order."""
+    def rename_columns(self, names: Mapping[str, str] | Sequence[str], **ray_remote_args: Any) -> Dataset:
+        """names: old to new; or the new names of all columns, in order. Options of tasks are taken, and not needed."""
+        options.plain_means(ray_remote_args)
         if not isinstance(names, collections.abc.Mapping):
             schema = schemas.of(self._node)
             if schema is None:
@@ -271,11 +314,11 @@ class Transforms:
             raise ValueError(f"limit must be a number of rows, 0 or more, got {limit!r}")
         return self._with(logical.Limit(input=self._node, row_count=limit))
 
-    def random_sample(self, fraction: float, *, seed: int | None = None) -> Dataset:
+    def random_sample(self, fraction: float, *, seed: Seed = None) -> Dataset:
         """Each row with this probability. With a seed the same rows each time, however many workers there are."""
         if not 0 <= fraction <= 1:
             raise ValueError(f"fraction must be from 0 to 1, got {fraction!r}")
-        return self._with(logical.Sample(input=self._node, fraction=fraction, seed=seed))
+        return self._with(logical.Sample(input=self._node, fraction=fraction, seed=options.seed(seed)))
 
     def sample(self, n: int, *, seed: int | None = None) -> Dataset:
         """So many rows at random, in random order; all if there are fewer. Only so many are kept while it runs."""
@@ -314,12 +357,13 @@ class Transforms:
         bounds = tuple(boundaries) if boundaries is not None else None
         return self._with(logical.Sort(input=self._node, keys=names, descending=each, boundaries=bounds))
 
-    def random_shuffle(
-        self, *, seed: int | None = None, num_blocks: int | None = None, **ray_remote_args: Any
-    ) -> Dataset:
-        """All rows in another order. With a seed the same one each time, however many workers there are."""
-        means = _plain_means(ray_remote_args)
-        return self._with(logical.RandomShuffle(input=self._node, seed=seed, block_count=num_blocks, means=means))
+    def random_shuffle(self, *, seed: Seed = None, num_blocks: int | None = None, **ray_remote_args: Any) -> Dataset:
+        """All rows in another order. With a seed the same one each time, however many workers there are; with a
+        `RandomSeedConfig` another one in each run, if it says so."""
+        means = options.plain_means(ray_remote_args)
+        return self._with(
+            logical.RandomShuffle(input=self._node, seed=options.seed(seed), block_count=num_blocks, means=means)
+        )
 
     def repartition(
         self,
@@ -354,13 +398,9 @@ class Transforms:
             )
         )
 
-    def randomize_block_order(self, *, seed: int | None = None) -> Dataset:
+    def randomize_block_order(self, *, seed: Seed = None) -> Dataset:
         """Blocks in another order, their rows as they are: nearly a shuffle, and costs nothing."""
-        return self._with(logical.RandomizeBlocks(input=self._node, seed=seed))
-
-    def copy(self) -> Self:
-        """A dataset of the same plan."""
-        return self._with(self._node)  # type: ignore[return-value]
+        return self._with(logical.RandomizeBlocks(input=self._node, seed=options.seed(seed)))
 
 
 def _with_values(batch: Any, name: str, fn: Callable[[Any], Any]) -> Any:
@@ -385,11 +425,3 @@ def _function(call: Any, args: Any, kwargs: Any, constructor_args: Any, construc
     return logical.Function(
         call, tuple(args or ()), dict(kwargs or {}), tuple(constructor_args or ()), dict(constructor_kwargs or {})
     )
-
-
-def _plain_means(rest: Mapping[str, Any]) -> logical.Means:
-    from umbel.data._engine import stages
-
-    given = dict(rest)
-    cpus, gpus, memory = given.pop("num_cpus", 1.0), given.pop("num_gpus", 0.0), given.pop("memory", 0)
-    return logical.Means(None, stages.Resources(cpus, gpus, int(memory), given))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import abc
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -71,6 +71,10 @@ class AggregateFn:
             found.append(self._accumulated(accumulator, rows) if size else accumulator)
         return _pickled(found)
 
+    def alike(self, states: Sequence[pa.Array]) -> Sequence[pa.Array]:
+        """States of blocks in which the column had different types, such that they are of one type, or become so as values do."""
+        return states
+
     def vector_merge(self, state: pa.Array, groups: reducing.Groups) -> pa.Array:
         """The state of each group, of states of the same kind, one or more for each."""
         found: list[Any] = [None] * groups.count
@@ -120,9 +124,11 @@ class AggregateFnV2(AggregateFn, abc.ABC):
         self.zero_factory = zero_factory
 
     def get_target_column(self) -> str | None:
+        """The column that it reads: `on`."""
         return self.on
 
     def get_agg_name(self) -> str:
+        """The name of its class."""
         return type(self).__name__
 
     @abc.abstractmethod
@@ -150,6 +156,29 @@ class AggregateFnV2(AggregateFn, abc.ABC):
 
     def _finished(self, accumulator: Any) -> Any:
         return None if accumulator is None else self.finalize(accumulator)
+
+
+class VectorizedAggregateFnV2(AggregateFnV2):
+    """As an `AggregateFnV2`, but a subclass joins all accumulators of a group at once, by `_combine_column`."""
+
+    @abc.abstractmethod
+    def _combine_column(self, accumulator_col: pa.ChunkedArray) -> Any:
+        """The accumulator of all of these, which are a column."""
+
+    def combine(self, current_accumulator: Any, new: Any) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} joins accumulators by _combine_column")
+
+    def vector_merge(self, state: pa.Array, groups: reducing.Groups) -> pa.Array:
+        found: list[list[Any]] = [[] for _ in range(groups.count)]
+        for group, accumulator in zip(groups.ids.tolist(), _unpickled(state), strict=True):
+            found[group].append(accumulator.as_py() if isinstance(accumulator, pa.Scalar) else accumulator)
+        return _pickled([self._joined(some) for some in found])
+
+    def _joined(self, accumulators: list[Any]) -> Any:
+        known = [one for one in accumulators if one is not None]
+        if not known or (len(known) < len(accumulators) and not self.ignore_nulls):
+            return None
+        return known[0] if len(known) == 1 else self._combine_column(pa.chunked_array([pa.array(known)]))
 
 
 class Vectorized(AggregateFnV2):

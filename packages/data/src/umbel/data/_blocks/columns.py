@@ -8,7 +8,7 @@ NumPy's already.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -71,6 +71,14 @@ def taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
     if not table.num_columns:  # Arrow would forget how many rows there are
         return pa.table({"": pa.nulls(len(rows))}).select([])
     return contiguous(table).take(pa.array(rows))
+
+
+def taken_parts(table: pa.Table, rows: np.ndarray, part_bytes: int) -> Iterator[pa.Table]:
+    """As `taken`, in tables of about so many bytes, each gathered when it is asked for; one table at least."""
+    table = contiguous(table)
+    step = max(1, len(rows) * part_bytes // max(1, table.nbytes))
+    for start in range(0, max(1, len(rows)), step):
+        yield taken(table, rows[start : start + step])
 
 
 def plain(array: pa.Array) -> pa.Array:
@@ -180,15 +188,6 @@ def is_list(kind: pa.DataType) -> bool:
     return any(
         test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_map)
     )
-
-
-def concatenated(tables: Sequence[pa.Table]) -> pa.Table:
-    """The rows of all tables, which have one schema but for what Arrow widens by itself."""
-    if not tables:
-        raise ValueError("there are no tables to put together; pass at least one, which may be empty")
-    if all(table.schema.equals(tables[0].schema) for table in tables[1:]):
-        return pa.concat_tables(tables)
-    return pa.concat_tables(tables, promote_options="permissive")
 
 
 def _without_views(array: pa.Array, kind: pa.DataType) -> pa.Array:

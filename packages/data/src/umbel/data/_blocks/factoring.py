@@ -23,7 +23,8 @@ _SPAN_FREE: Final = 1 << 16  # and always in one that fits into the processor's 
 
 @dataclasses.dataclass(frozen=True)
 class Factors:
-    """ids: [rows] int64, the group of each row, in [0, count). first: [count] int64, the first row of each group."""
+    """ids: [rows] int64, the group of each row, in [0, count), not to be written to: they may be the table's own values.
+    first: [count] int64, the first row of each group."""
 
     ids: np.ndarray
     count: int
@@ -36,6 +37,8 @@ def factors(arrays: Sequence[pa.Array], row_count: int) -> Factors:
     The numbers of the groups are deterministic and in no order to rely on.
     """
     ids, count = codes(arrays, row_count)
+    if count <= 1:
+        return Factors(ids, count, np.zeros(count, np.int64))
     first = np.empty(count, np.int64)
     first[ids[::-1]] = np.arange(row_count - 1, -1, -1)  # the last one written stays, and that is the first row
     return Factors(ids, count, first)
@@ -62,7 +65,7 @@ def dense(values: np.ndarray, is_valid: np.ndarray | None) -> tuple[np.ndarray, 
     if span > _SPAN_PER_ROW * len(values) + _SPAN_FREE:
         encoded = _encoded(pa.array(values, mask=None if is_valid is None else ~is_valid, from_pandas=False))
         return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), len(encoded.dictionary)
-    places = values - low
+    places = values if low == 0 and is_valid is None else values - low
     if span == 1 and is_valid is None:
         return places, 1
     if is_valid is not None:

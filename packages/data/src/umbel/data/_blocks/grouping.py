@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import aggregating, columns, factoring, ordering, reducing
+from umbel.data._blocks import aggregating, columns, factoring, ordering, reducing, schemas
 
 Keep = Literal["first", "last", "any"]
 KEEPS: Final = ("first", "last", "any")
@@ -70,11 +70,11 @@ class Grouping:
         return self._table(groups.keys, [aggregate.vector_start(table, groups) for aggregate in self.aggregates])
 
     def combine(self, tables: Sequence[pa.Table]) -> pa.Table:
-        """The states of all, which `partial` or `combine` made, the earlier rows' first; again such a table."""
-        table = columns.concatenated(tables)
+        """The states of all, which `partial` or `combine` made, the earlier rows' first; again such a table. Of these tables each
+        has a group once; see `merged` for others."""
         if len(tables) == 1:
-            return table
-        return self._merged(table)
+            return tables[0]
+        return self.merged(self._together(tables))
 
     def finish(self, table: pa.Table, *, is_ordered: bool = True) -> pa.Table:
         """The values of each group. is_ordered: by their keys; otherwise in the order of the table."""
@@ -87,7 +87,23 @@ class Grouping:
         """All of it at once."""
         return self.finish(self.partial(table), is_ordered=is_ordered)
 
-    def _merged(self, table: pa.Table) -> pa.Table:
+    def of_nothing(self) -> pa.Table:
+        """The row of all rows where there are none, nor a block that has the columns."""
+        names = self.input_columns() or ()
+        return self.whole(pa.table({name: pa.nulls(0) for name in names}))
+
+    def _together(self, tables: Sequence[pa.Table]) -> pa.Table:
+        """The states of all, of which some may be of a column that had another type there."""
+        if any(not table.schema.equals(tables[0].schema) for table in tables):
+            tables = [table.combine_chunks() for table in tables]
+            for index, aggregate in enumerate(self.aggregates, len(self.keys)):
+                states = aggregate.alike([columns.flat(table.column(index)) for table in tables])
+                name = tables[0].column_names[index]
+                tables = [table.set_column(index, name, state) for table, state in zip(tables, states, strict=True)]
+        return schemas.concat(tables)
+
+    def merged(self, table: pa.Table) -> pa.Table:
+        """One state of each group, of a table that may have several."""
         groups = self._groups(table)
         states = [columns.flat(column) for column in table.columns[len(self.keys) :]]
         merged = [

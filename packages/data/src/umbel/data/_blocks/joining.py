@@ -9,7 +9,8 @@ looking at a row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -21,11 +22,33 @@ How = Literal["inner", "left_outer", "right_outer", "full_outer", "left_semi", "
 HOWS: Final = ("inner", "left_outer", "right_outer", "full_outer", "left_semi", "right_semi", "left_anti", "right_anti")
 
 
-class _Pairs(NamedTuple):
-    """Rows that belong together, by left and then right row."""
+class _Matches(NamedTuple):
+    """Which rows belong together. partners, starts: [left rows], how many right rows are equal to each, and where in `order`
+    these begin. has_left: [right rows], whether there is an equal left one."""
 
-    left: np.ndarray
-    right: np.ndarray
+    partners: np.ndarray
+    starts: np.ndarray
+    order: np.ndarray
+    has_left: np.ndarray
+
+    def pairs(self, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of the left rows [low, high), by left and then right row; the left ones counted from `low`."""
+        partners = self.partners[low:high]
+        rows = np.repeat(np.arange(high - low), partners)
+        places = np.arange(len(rows)) - np.repeat(np.cumsum(partners) - partners, partners)
+        return rows, self.order[np.repeat(self.starts[low:high], partners) + places]
+
+    def bounds(self, pairs_max: int | None) -> list[int]:
+        """Of ranges of left rows with so many pairs at most, unless one row has more."""
+        size = len(self.partners)
+        if pairs_max is None:
+            return [0, size]
+        ends = np.cumsum(np.maximum(self.partners, 1))
+        found = [0]
+        while found[-1] < size:
+            before = int(ends[found[-1] - 1]) if found[-1] else 0
+            found.append(max(found[-1] + 1, int(np.searchsorted(ends, before + pairs_max, side="right"))))
+        return found if size else [0, 0]
 
 
 def join(
@@ -43,6 +66,23 @@ def join(
 
     Raises KeyError, TypeError (keys that cannot be equal) or ValueError (a name twice).
     """
+    (found,) = joined(left, right, how, left_on, right_on, left_suffix=left_suffix, right_suffix=right_suffix)
+    return found
+
+
+def joined(
+    left: pa.Table,
+    right: pa.Table,
+    how: How,
+    left_on: Sequence[str],
+    right_on: Sequence[str] | None = None,
+    *,
+    left_suffix: str | None = None,
+    right_suffix: str | None = None,
+    rows_max: int | None = None,
+) -> Iterator[pa.Table]:
+    """The same in tables of about so many rows, each made when it is asked for: many rows with one key on both sides make more
+    pairs than there is memory for. One table at least."""
     if how not in HOWS:
         raise ValueError(f"how must be one of {', '.join(map(repr, HOWS))}, got {how!r}")
     names = list(left_on)
@@ -54,21 +94,30 @@ def join(
         is_left = how.startswith("left")
         has_partner = _has_partner(left_keys, right_keys) if is_left else _has_partner(right_keys, left_keys)
         rows = np.flatnonzero(has_partner if how.endswith("_semi") else ~has_partner)
-        return columns.taken(left if is_left else right, rows)
-    pairs = _paired(left_keys, right_keys)
-    left_rows, right_rows = _with_alone(pairs, left.num_rows, right.num_rows, how)
-    found = assembled(
-        left, right, names, right_names, left_rows, right_rows, left_suffix=left_suffix, right_suffix=right_suffix
-    )
-    for name, left_key, right_key in zip(names, left_keys, right_keys, strict=True):
-        if how in ("right_outer", "full_outer") or found.schema.field(name).type != left_key.type:
-            key = stacked([left_key, right_key]).take(
-                pa.array(np.where(left_rows >= 0, left_rows, left.num_rows + right_rows))
-            )
-            if isinstance(left_key.type, pa.BaseExtensionType):
-                key = pa.ExtensionArray.from_storage(left_key.type, key)
-            found = found.set_column(found.schema.get_field_index(name), name, key)
-    return found
+        yield columns.taken(left if is_left else right, rows)
+        return
+    matches = _matched(left_keys, right_keys)
+    bounds = matches.bounds(rows_max)
+    for low, high in itertools.pairwise(bounds):
+        left_rows, right_rows = matches.pairs(low, high)
+        if how in ("left_outer", "full_outer"):
+            left_rows, right_rows = _with_alone(matches.partners[low:high], right_rows)
+        if how in ("right_outer", "full_outer") and high == bounds[-1]:
+            alone = np.flatnonzero(~matches.has_left)
+            left_rows = np.concatenate([left_rows, np.full(len(alone), -1, np.int64)])
+            right_rows = np.concatenate([right_rows, alone])
+        some = left.slice(low, high - low)
+        found = assembled(
+            some, right, names, right_names, left_rows, right_rows, left_suffix=left_suffix, right_suffix=right_suffix
+        )
+        for name, left_key, right_key in zip(names, left_keys, right_keys, strict=True):
+            if how in ("right_outer", "full_outer") or found.schema.field(name).type != left_key.type:
+                rows = pa.array(np.where(left_rows >= 0, left_rows, some.num_rows + right_rows))
+                key = stacked([left_key.slice(low, high - low), right_key]).take(rows)
+                if isinstance(left_key.type, pa.BaseExtensionType):
+                    key = pa.ExtensionArray.from_storage(left_key.type, key)
+                found = found.set_column(found.schema.get_field_index(name), name, key)
+        yield found
 
 
 def joined_schema(
@@ -125,22 +174,12 @@ def stacked(arrays: Sequence[pa.Array]) -> pa.Array:
     return pa.concat_arrays([columns.plain(array) for array in arrays])
 
 
-def _with_alone(pairs: _Pairs, left_count: int, right_count: int, how: str) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of the result: the pairs, and as the join wants them the rows without a partner, beside which stands -1."""
-    left_rows, right_rows = pairs
-    if how in ("left_outer", "full_outer"):
-        counts = np.bincount(left_rows, minlength=left_count)
-        repeats = np.maximum(counts, 1)
-        partners = np.full(int(repeats.sum()), -1, np.int64)
-        partners[np.repeat(counts > 0, repeats)] = right_rows
-        left_rows, right_rows = np.repeat(np.arange(left_count), repeats), partners
-    if how in ("right_outer", "full_outer"):
-        is_alone = np.ones(right_count, bool)
-        is_alone[pairs.right] = False
-        alone = np.flatnonzero(is_alone)
-        left_rows = np.concatenate([left_rows, np.full(len(alone), -1, np.int64)])
-        right_rows = np.concatenate([right_rows, alone])
-    return left_rows, right_rows
+def _with_alone(partners: np.ndarray, right_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs, and the left rows without a partner, beside which stands -1."""
+    repeats = np.maximum(partners, 1)
+    found = np.full(int(repeats.sum()), -1, np.int64)
+    found[np.repeat(partners > 0, repeats)] = right_rows
+    return np.repeat(np.arange(len(partners)), repeats), found
 
 
 def _indices(rows: np.ndarray) -> pa.Array:
@@ -166,35 +205,37 @@ def _has_partner(keys: list[pa.Array], others: list[pa.Array]) -> np.ndarray:
     return found
 
 
-def _paired(left: list[pa.Array], right: list[pa.Array]) -> _Pairs:
-    """Which rows have equal keys. The arrays of a key have one type."""
+def _matched(left: list[pa.Array], right: list[pa.Array]) -> _Matches:
+    """The arrays of a key have one type."""
     left_rows, right_rows = _with_keys(left), _with_keys(right)
-    if left_rows is not None:
-        left = [key.take(pa.array(left_rows)) for key in left]
-    if right_rows is not None:
-        right = [key.take(pa.array(right_rows)) for key in right]
-    pairs = _paired_by_ids(left, right)
-    return _Pairs(
-        pairs.left if left_rows is None else left_rows[pairs.left],
-        pairs.right if right_rows is None else right_rows[pairs.right],
+    some = left if left_rows is None else [key.take(pa.array(left_rows)) for key in left]
+    others = right if right_rows is None else [key.take(pa.array(right_rows)) for key in right]
+    left_count, right_count = len(some[0]), len(others[0])
+    ids, count = factoring.codes([stacked(pair) for pair in zip(some, others, strict=True)], left_count + right_count)
+    left_ids, right_ids = ids[:left_count], ids[left_count:]
+    sizes = np.bincount(right_ids, minlength=count)
+    starts = np.cumsum(sizes) - sizes
+    order = ordering.grouped(right_ids, count)
+    is_on_left = np.zeros(count, bool)
+    is_on_left[left_ids] = True
+    return _Matches(
+        partners=_spread(sizes[left_ids], left_rows, len(left[0])),
+        starts=_spread(starts[left_ids], left_rows, len(left[0])),
+        order=order if right_rows is None else right_rows[order],
+        has_left=_spread(is_on_left[right_ids], right_rows, len(right[0])),
     )
+
+
+def _spread(values: np.ndarray, rows: np.ndarray | None, size: int) -> np.ndarray:
+    """Of these rows, 0 for the others; None for all rows."""
+    if rows is None:
+        return values
+    found = np.zeros(size, values.dtype)
+    found[rows] = values
+    return found
 
 
 def _with_keys(keys: list[pa.Array]) -> np.ndarray | None:
     """The rows of which no key is null; None if that are all."""
     masks = [mask for mask in map(columns.valid, keys) if mask is not None]
     return np.flatnonzero(np.logical_and.reduce(masks)) if masks else None
-
-
-def _paired_by_ids(left: list[pa.Array], right: list[pa.Array]) -> _Pairs:
-    both = [stacked(pair) for pair in zip(left, right, strict=True)]
-    left_count, right_count = len(left[0]), len(right[0])
-    ids, count = factoring.codes(both, left_count + right_count)
-    left_ids, right_ids = ids[:left_count], ids[left_count:]
-    sizes = np.bincount(right_ids, minlength=count)
-    starts = np.cumsum(sizes) - sizes
-    order = ordering.grouped(right_ids, count)
-    partners = sizes[left_ids]
-    rows = np.repeat(np.arange(left_count), partners)
-    places = np.arange(len(rows)) - np.repeat(np.cumsum(partners) - partners, partners)
-    return _Pairs(rows, order[np.repeat(starts[left_ids], partners) + places])

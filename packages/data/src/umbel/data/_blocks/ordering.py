@@ -19,6 +19,8 @@ from umbel.data._blocks import accelerator, columns
 
 Codes = list[np.ndarray]  # [rows] uint64 each; the first decides, then the next
 
+ROWS_OF_RUN: Final = 64  # on average, from where on merging costs less than sorting
+
 _SIGN: Final = np.uint64(1 << 63)
 _NULL: Final = np.uint64(2**64 - 1)
 _NAN: Final = np.uint64(2**64 - 2)  # no number is so high: the code of infinity is 2**64 - 2**52
@@ -120,7 +122,8 @@ def ranks(codes: Codes, row_count: int) -> np.ndarray:
 def _argsort(code: np.ndarray, span: int) -> np.ndarray:
     """span: above every code."""
     row_count = len(code)
-    if (code[1:] >= code[:-1]).all():
+    run_count = 1 + np.count_nonzero(code[1:] < code[:-1])
+    if run_count == 1:
         return np.arange(row_count)
     if span <= 1 << 16:
         return np.argsort(code.astype(np.uint16), kind="stable")  # for which NumPy has a radix sort
@@ -129,6 +132,8 @@ def _argsort(code: np.ndarray, span: int) -> np.ndarray:
         both = (code << np.uint64(row_bits)) | np.arange(row_count, dtype=np.uint64)
         both.sort()
         return (both & np.uint64((1 << row_bits) - 1)).astype(np.int64)
+    if run_count <= row_count // ROWS_OF_RUN:
+        return np.argsort(code, kind="stable")  # which merges what is sorted already
     polars = accelerator.polars(row_count)
     if polars is None:
         return np.argsort(code, kind="stable")

@@ -1,53 +1,72 @@
 """One table divided into several, by key, by range, by chance or in turn.
 
-The rows of each partition keep their order. All of them together are gathered once, and each partition is a slice of that.
+The rows of each partition keep their order, but those of ranges, which are sorted. Large partitions are gathered as they are
+asked for, so that one at a time is in memory; small ones are slices of one table, for gathering has its costs too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import columns, hashing, ordering
+from umbel.data._blocks import columns, hashing, ordering, schemas
+
+_SLICED_BYTES: Final = (
+    64 << 10
+)  # of a partition: gathering some columns of it costs a few times what calling Arrow does
 
 
-def by_hash(table: pa.Table, keys: Sequence[str], count: int) -> list[pa.Table]:
+def by_hash(table: pa.Table, keys: Sequence[str], count: int) -> Iterable[pa.Table]:
     """Rows of equal keys come into one partition, the same for every table, process and machine."""
     return divided(table, hashing.buckets(hashing.hash_rows(table, keys), count), count)
 
 
 def by_range(
     table: pa.Table, keys: Sequence[str], boundaries: pa.Table, *, descending: bool | Sequence[bool] = False
-) -> list[pa.Table]:
-    """One partition more than there are boundaries, which are rows of keys in order; a row equal to one belongs behind it."""
+) -> Iterable[pa.Table]:
+    """One partition more than there are boundaries, which are rows of keys in order; a row equal to one belongs behind it.
+
+    Each is sorted: to know the range of a row is about as much work, and whoever puts sorted tables together has little left.
+    """
     names = list(keys)
     columns.require(table.schema, names, what="the key")
-    kinds = pa.schema([table.schema.field(name) for name in names])
-    bounds = boundaries.select(names).cast(kinds)
-    rows = table.num_rows
-    codes = ordering.codes(pa.concat_tables([table.select(names), bounds]), names, descending)
-    code = codes[0] if len(codes) == 1 else ordering.ranks(codes, rows + bounds.num_rows)
-    return divided(table, np.searchsorted(code[rows:], code[:rows], side="right"), bounds.num_rows + 1)
+    bounds = boundaries.select(names)
+    count = bounds.num_rows
+    # Bounds have the type that all blocks together have.
+    codes = ordering.codes(schemas.concat([bounds, table.select(names)]), names, descending)
+    order = ordering.argsort(codes, count + table.num_rows)  # stable: a boundary comes before what is equal to it
+    ends = np.append(np.flatnonzero(order < count) - np.arange(count), table.num_rows)
+    return _gathered(table, order[order >= count] - count, ends.tolist())
 
 
-def at_random(table: pa.Table, count: int, *, seed_parts: Sequence[int]) -> list[pa.Table]:
+def at_random(table: pa.Table, count: int, *, seed_parts: Sequence[int]) -> Iterable[pa.Table]:
     """Each row into any partition with equal chance. seed_parts: what tells this draw from all others, as the seed, the epoch
     and the number of the block; the same parts draw the same."""
     drawn = hashing.draw(table.num_rows, seed_parts=seed_parts)
     return divided(table, hashing.buckets(drawn, count), count)
 
 
-def round_robin(table: pa.Table, count: int, *, start: int = 0) -> list[pa.Table]:
+def round_robin(table: pa.Table, count: int, *, start: int = 0) -> Iterable[pa.Table]:
     """Row by row in turn, the first one into partition `start`."""
     return divided(table, (np.arange(table.num_rows) + start) % count, count)
 
 
-def divided(table: pa.Table, partitions: np.ndarray, count: int) -> list[pa.Table]:
+def divided(table: pa.Table, partitions: np.ndarray, count: int) -> Iterable[pa.Table]:
     """partitions: [rows], the partition of each row, in [0, count)."""
     if count == 1:
         return [table]
-    gathered = columns.taken(table, ordering.grouped(partitions, count))
     ends = np.cumsum(np.bincount(partitions, minlength=count)).tolist()
-    return [gathered.slice(start, end - start) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return _gathered(table, ordering.grouped(partitions, count), ends)
+
+
+def _gathered(table: pa.Table, order: np.ndarray, ends: list[int]) -> Iterable[pa.Table]:
+    """The rows in this order, in tables that end there."""
+    places = list(zip([0, *ends[:-1]], ends, strict=True))
+    if table.nbytes <= _SLICED_BYTES * len(ends):
+        whole = columns.taken(table, order)
+        return [whole.slice(start, end - start) for start, end in places]
+    table = columns.contiguous(table)
+    return (columns.taken(table, order[start:end]) for start, end in places)

@@ -37,6 +37,8 @@ class Groups:
     @functools.cached_property
     def sizes(self) -> np.ndarray:
         """[count] int64: the rows of each group."""
+        if self.count == 1:
+            return np.array([len(self.ids)])
         return np.bincount(self.ids, minlength=self.count).astype(np.int64)
 
     @functools.cached_property
@@ -153,6 +155,32 @@ def limb_count(kind: pa.DataType) -> int:
 def merged_limbs(sums: Sums, limbs: list[np.ndarray]) -> list[np.ndarray]:
     """The sums of sums. There must be fewer than 2**31 of them, which no table has."""
     return _carried([sums(limb) for limb in limbs])
+
+
+def limbs_as(limbs: list[np.ndarray], kind: pa.DataType, other: pa.DataType) -> list[np.ndarray]:
+    """Of a sum of values of `kind` that of the same ones as values of `other`, whose unit may be smaller."""
+    factor = 10 ** (_decimals(other) - _decimals(kind))
+    count = limb_count(other)
+    wholes = [0] * len(limbs[0])
+    for limb in reversed(limbs):
+        wholes = [(whole << _LIMB_BITS) + part for whole, part in zip(wholes, limb.tolist(), strict=True)]
+    wholes = [whole * factor for whole in wholes]
+    found = [
+        np.array([whole >> (_LIMB_BITS * at) & _LIMB_MASK for whole in wholes], np.int64) for at in range(count - 1)
+    ]
+    top = [whole >> (_LIMB_BITS * (count - 1)) for whole in wholes]
+    if any(not -(1 << 63) <= part < 1 << 63 for part in top):
+        raise OverflowError(
+            f"a sum does not fit into {total_type(other)}; cast the column to fewer digits or float64 first"
+        )
+    return [*found, np.array(top, np.int64)]
+
+
+def _decimals(kind: pa.DataType) -> int:
+    """How many digits behind the point the unit has."""
+    if pa.types.is_duration(kind):
+        return {"s": 0, "ms": 3, "us": 6, "ns": 9}[kind.unit]
+    return int(kind.scale) if pa.types.is_decimal(kind) else 0
 
 
 def floats_of_limbs(limbs: list[np.ndarray]) -> np.ndarray:

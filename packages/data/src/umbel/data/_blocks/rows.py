@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import types as python_types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -16,10 +17,15 @@ _WINDOW_MAX: Final = (
 )
 
 
-def from_rows(rows: Sequence[Mapping[str, object]], *, schema: pa.Schema | None = None) -> pa.Table:
+def from_rows(
+    rows: Sequence[Mapping[str, object]],
+    *,
+    schema: pa.Schema | None = None,
+    types: Mapping[str, pa.DataType] = python_types.MappingProxyType({}),
+) -> pa.Table:
     """A table of the rows, with columns as their keys are first seen; a key that a row lacks is null there.
 
-    schema: the columns and their types; inferred from the values if it is None.
+    schema: the columns and their types; inferred from the values if it is None, but those of `types`, by name.
     Raises TypeError and ValueError that name the column and the row.
     """
     classes: set[type] = set(map(type, rows))
@@ -35,7 +41,10 @@ def from_rows(rows: Sequence[Mapping[str, object]], *, schema: pa.Schema | None 
     if schema is None:
         if not names:
             return schemas.without_columns(len(rows))
-        made = [inference.from_values([row.get(name) for row in rows], name=name) for name in names]
+        made = [
+            inference.from_values([row.get(name) for row in rows], name=name, data_type=types.get(name))
+            for name in names
+        ]
         return pa.Table.from_arrays(made, names)
     surplus = [name for name in names if schema.get_field_index(name) < 0]
     if surplus:

@@ -170,7 +170,7 @@ def cast(column: pa.ChunkedArray, target: pa.DataType) -> pa.ChunkedArray:
         if not tensors.is_tensor(column.type):
             raise ValueError("only tensors can become tensors")
         return pa.chunked_array([tensors.cast(chunk, target) for chunk in column.chunks], target)
-    if _holds(target, pa.types.is_null) or (_holds(column.type, pa.types.is_dictionary) and column.type.num_fields):
+    if holds(target, pa.types.is_null) or (holds(column.type, pa.types.is_dictionary) and column.type.num_fields):
         return pa.chunked_array([_cast_by_level(chunk, target) for chunk in column.chunks], target)
     try:
         return column.cast(target)
@@ -221,10 +221,10 @@ def _null_mask(array: pa.Array) -> pa.Array | None:
     return array.is_null() if array.null_count else None
 
 
-def _holds(data_type: pa.DataType, is_kind: Callable[[pa.DataType], bool]) -> bool:
+def holds(data_type: pa.DataType, is_kind: Callable[[pa.DataType], bool]) -> bool:
     """Whether it is of the kind, or something within it is."""
     return is_kind(data_type) or any(
-        _holds(data_type.field(index).type, is_kind) for index in range(data_type.num_fields)
+        holds(data_type.field(index).type, is_kind) for index in range(data_type.num_fields)
     )
 
 

@@ -34,6 +34,14 @@ def permute(table: pa.Table, seed_parts: Sequence[int]) -> pa.Table:
     return _contiguous(table).take(pa.array(generator(seed_parts).permutation(table.num_rows)))
 
 
+def permuted_parts(table: pa.Table, seed_parts: Sequence[int]) -> Iterator[pa.Table]:
+    """As `permute`, in tables of some MiB, of which one at a time need be in memory; one table at least."""
+    if table.num_rows < 2:
+        yield table
+    else:
+        yield from _gathered(_contiguous(table), generator(seed_parts).permutation(table.num_rows))
+
+
 class LocalShuffle:
     """Shuffles a stream through a buffer: each row that comes out was drawn from at least `buffer_rows_min` of them, but at the
     end of the stream.

@@ -41,6 +41,8 @@ def contiguous(column: pa.ChunkedArray, *, offset_bytes_max: int = OFFSET_BYTES_
     indices if its dictionaries do."""
     if column.num_chunks == 1:
         return column.chunk(0)
+    if not column.num_chunks:  # which PyArrow 26 cannot combine where they are of tensors
+        return _empty(column.type)
     if column.nbytes > offset_bytes_max:
         column = column.cast(_large(column.type))
     if pa.types.is_dictionary(column.type) and pa.types.is_float16(column.type.value_type):
@@ -69,6 +71,12 @@ def plain(table: pa.Table, *, narrow: bool = False) -> pa.Table:
         if not target.equals(field.type):
             table = table.set_column(index, field.with_type(target), schemas.cast(column, target))
     return table
+
+
+def _empty(data_type: pa.DataType) -> pa.Array:
+    if isinstance(data_type, pa.BaseExtensionType):
+        return pa.ExtensionArray.from_storage(data_type, pa.array([], data_type.storage_type))
+    return pa.array([], data_type)
 
 
 def split(table: pa.Table, target_bytes: int) -> Iterator[pa.Table]:

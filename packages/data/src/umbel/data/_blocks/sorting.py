@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import columns, hashing, ordering
+from umbel.data._blocks import columns, hashing, ordering, schemas
+
+_PART_BYTES: Final = 16 << 20  # gathered at once: large enough to cost little, and little beside what is sorted
 
 
 def sort(table: pa.Table, keys: Sequence[str], *, descending: bool | Sequence[bool] = False) -> pa.Table:
@@ -16,9 +19,18 @@ def sort(table: pa.Table, keys: Sequence[str], *, descending: bool | Sequence[bo
     return columns.taken(table, order)
 
 
+def sorted_parts(
+    table: pa.Table, keys: Sequence[str], *, descending: bool | Sequence[bool] = False
+) -> Iterator[pa.Table]:
+    """As `sort`, in tables of some MiB, of which one at a time need be in memory; one table at least."""
+    yield from columns.taken_parts(
+        table, ordering.argsort(ordering.codes(table, keys, descending), table.num_rows), _PART_BYTES
+    )
+
+
 def merge(tables: Sequence[pa.Table], keys: Sequence[str], *, descending: bool | Sequence[bool] = False) -> pa.Table:
     """The rows of tables that are sorted already, sorted; of equal keys those of an earlier table first."""
-    return sort(columns.concatenated(tables), keys, descending=descending)
+    return sort(schemas.concat(tables), keys, descending=descending)
 
 
 def top_k(table: pa.Table, count: int, keys: Sequence[str], *, descending: bool | Sequence[bool] = False) -> pa.Table:
@@ -35,12 +47,13 @@ def top_k(table: pa.Table, count: int, keys: Sequence[str], *, descending: bool 
 
 
 def sample(table: pa.Table, count: int, *, seed: int | Sequence[int]) -> pa.Table:
-    """So many rows by chance, none twice, in their order; all if there are no more. The same for the same seed and number of
-    rows."""
+    """So many rows by chance, one of each of so many equal parts, in their order; all if there are no more. The same for the
+    same seed and number of rows."""
     if count >= table.num_rows:
         return table
-    order = hashing.permutation(table.num_rows, seed_parts=(seed,) if isinstance(seed, int) else seed)
-    return columns.taken(table, np.sort(order[: max(count, 0)]))
+    drawn = hashing.draw(max(count, 0), seed_parts=(seed,) if isinstance(seed, int) else seed)
+    starts = np.arange(len(drawn) + 1) * table.num_rows // max(count, 1)
+    return columns.taken(table, starts[:-1] + (drawn % np.diff(starts).astype(np.uint64)).astype(np.int64))
 
 
 def boundaries(
@@ -50,7 +63,7 @@ def boundaries(
 
     samples: tables that hold the keys of some rows. None twice: where one key is frequent there are fewer partitions.
     """
-    ordered = sort(columns.concatenated([table.select(keys) for table in samples]), keys, descending=descending)
+    ordered = sort(schemas.concat([table.select(keys) for table in samples]), keys, descending=descending)
     if count < 2 or not ordered.num_rows:
         return ordered.slice(0, 0)
     places = np.arange(1, count) * ordered.num_rows // count

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from umbel.data._blocks import aggregating, columns, ordering, reducing
+from umbel.data._blocks import aggregating, columns, ordering, reducing, schemas
 
 _NUMBERS = "a number"
 
@@ -58,6 +58,22 @@ class _Total(aggregating.Vectorized):
         else:
             sums = reducing.limb_sums(groups_of_values.sums, values)
         return self._state(kind, counts, groups.sizes - counts, sums)
+
+    def alike(self, states: Sequence[pa.Array]) -> Sequence[pa.Array]:
+        kinds = [_kind_of(state) for state in states]
+        both = schemas.unify([(pa.schema([(self.on, kind)]), f"block {at}") for at, kind in enumerate(kinds)])
+        return [self._as(state, both.field(0).type) for state in states]
+
+    def _as(self, state: pa.Array, kind: pa.DataType) -> pa.Array:
+        own = _kind_of(state)
+        if own.equals(kind):
+            return state
+        counts, nulls, *sums = aggregating.parts(state, first=1)
+        if not pa.types.is_floating(kind):
+            sums = reducing.limbs_as(sums, own, kind)
+        elif not pa.types.is_floating(own):
+            sums = [reducing.floats_of_limbs(sums)]
+        return self._state(kind, counts, nulls, sums)
 
     def _merge(self, state: pa.Array, groups: reducing.Groups) -> pa.Array:
         counts, nulls, *sums = aggregating.parts(state, first=1)

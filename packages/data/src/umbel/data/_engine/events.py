@@ -15,6 +15,7 @@ SAMPLE = "sample"
 PARTITION = "partition"
 REDUCE = "reduce"
 ZIP = "zip"
+MAKING = (READ, MAP, ZIP, REDUCE)  # of a stage's own blocks
 
 
 class Piece(NamedTuple):
@@ -193,11 +194,12 @@ class StopActor(NamedTuple):
 
 
 class MakeBoundaries(NamedTuple):
-    """From the samples of these tasks, in order."""
+    """From the samples of these tasks, in order; or else from the numbers of rows."""
 
     stage: int
     tasks: tuple[int, ...]
     partition_count: int
+    row_counts: tuple[int, ...] = ()
 
 
 class Deliver(NamedTuple):

@@ -10,14 +10,19 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from umbel import exceptions
 from umbel.data._engine import events, held, reports, running, stages
 
+Asked = Callable[[Callable[[], reports.Stats]], None]
+"""Is given, when a run has begun, what tells of it so far; any thread may call that."""
 
-def collect(plan: stages.Stage, options: reports.RunOptions) -> tuple[list[held.View], reports.Stats]:
+
+def collect(
+    plan: stages.Stage, options: reports.RunOptions, asked: Asked | None = None
+) -> tuple[list[held.View], reports.Stats]:
     """Run it on this thread, to its end: all blocks of the last stage, which nobody has fetched, and the statistics.
 
     Raises what a user's function raised as umbel.exceptions.UmbelTaskError, an instance of its class as well.
@@ -31,6 +36,8 @@ def collect(plan: stages.Stage, options: reports.RunOptions) -> tuple[list[held.
         taken.append(delivery)
 
     run = running.Run(plan, options, deliver)
+    if asked is not None:
+        asked(run.stats)
     try:
         run.begin()
         while not run.is_over:
@@ -47,10 +54,12 @@ def collect(plan: stages.Stage, options: reports.RunOptions) -> tuple[list[held.
     return found, run.stats()
 
 
-def write(plan: stages.Write, options: reports.RunOptions) -> tuple[Any, reports.Stats]:
+def write(plan: stages.Write, options: reports.RunOptions, asked: Asked | None = None) -> tuple[Any, reports.Stats]:
     """Run it on this thread: what `commit` returned, or else what the tasks did."""
     found: list[tuple[int, held.View]] = []
     run = running.Run(plan, options, lambda _consumer, delivery, view: found.append((delivery, view)))
+    if asked is not None:
+        asked(run.stats)
     taken = 0
     try:
         run.begin()
@@ -76,15 +85,13 @@ def _check_no_write(plan: stages.Stage) -> None:
         raise TypeError(f"{plan.name} writes, and would not be committed; run it by write()")
 
 
-def _raise(run: running.Run, *, keeps: bool = False) -> None:
+def _raise(run: running.Run) -> None:
+    """To each consumer that comes to the end of a run that has failed, and each time that it does."""
     error = run.error
-    if error is None:
-        return
-    if not keeps:
-        run.error = None
     if isinstance(error, exceptions.UmbelTaskError):
         raise error.as_instanceof_cause()
-    raise error
+    if error is not None:
+        raise error.with_traceback(None)
 
 
 class Stream:
@@ -167,7 +174,7 @@ class _Source:
         if found is _OVER:
             waiting.put(_OVER)  # for whoever asks again
             self._thread.join()
-            _raise(self.run, keeps=len(self._queues) > 1)  # each consumer is told
+            _raise(self.run)
             return None
         delivery: int = found[0]
         return delivery, found[1]

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 import umbel
+from umbel import exceptions
 from umbel.data._engine import blocks_out, events, stages
 
 FILES_MAX = 100  # names of input files that a block has with it
@@ -46,7 +47,25 @@ class Held:
     def whole(self) -> pa.Table:
         if self.table is not None:
             return self.table
-        return blocks_out.unpack(self.item if self.item is not None else umbel.get(self.ref))
+        if self.item is not None:
+            return blocks_out.unpack(self.item)
+        try:
+            return blocks_out.unpack(umbel.get(self.ref))
+        except GONE as error:
+            raise lost(error) from error
+
+
+GONE = (exceptions.ActorDiedError, exceptions.ObjectReconstructionFailedError)  # of a block: nobody can make it again
+
+
+def lost(cause: exceptions.UmbelError) -> exceptions.ObjectLostError:
+    """What is said of a block for which one of `GONE` was raised."""
+    error = exceptions.ObjectLostError(
+        "a block of the dataset is lost with the node that it lay on, and cannot be made again, for what made it has ended (an "
+        "actor of map_batches() does with its run); run the dataset once more, or write it to files where that takes long"
+    )
+    error.__cause__ = cause
+    return error
 
 
 class View:

@@ -6,6 +6,7 @@ Lazy: a block is made when it is asked for, so that a limit stops what is above 
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from umbel import exceptions
-from umbel.data._engine import blocks_out, events, failures, mixing, runs, stages, task_context, work
+from umbel.data._engine import blocks_out, events, exchanges, failures, mixing, runs, stages, task_context, work
 from umbel.data._engine.events import Piece
 
 SMALL_BYTES = 64 << 20  # takes kernels a tenth of a second or so: what starting workers takes
@@ -40,6 +41,7 @@ def is_suitable(plan: stages.Stage, small_bytes: int = SMALL_BYTES) -> bool:
 
 
 Figures = dict[stages.Stage, runs.Stats]
+_END = object()
 
 
 def tables(plan: stages.Stage, figures: Figures | None = None) -> Iterator[pa.Table]:
@@ -55,8 +57,8 @@ def write(plan: stages.Write, figures: Figures | None = None) -> Any:
         plan.begin()
     try:
         written = (
-            made.guarded(plan, events.MAP, number, functools.partial(_written, plan, bundle))
-            for number, bundle in enumerate(made.bundles(plan))
+            made.guarded(plan, events.MAP, bundle[0][0], functools.partial(_written, plan, bundle))
+            for bundle in made.bundles(plan)
         )
         results = list(made.counted(plan, written))
         return results if plan.commit is None else plan.commit(results)
@@ -67,7 +69,7 @@ def write(plan: stages.Write, figures: Figures | None = None) -> Any:
 
 
 def _written(plan: stages.Write, bundle: Sequence[tuple[int, pa.Table]]) -> Any:
-    return plan.write(work.chained((table for _, table in bundle), plan.transforms))
+    return plan.write(work.chained(_drawn(bundle, task_context.current()), plan.transforms))
 
 
 class _Plan:
@@ -99,13 +101,13 @@ class _Plan:
             wall_s, cpu_s = time.perf_counter(), time.thread_time()
             before, self._above_s, self._above_cpu_s = (self._above_s, self._above_cpu_s), 0.0, 0.0
             try:
-                one = next(given, None)
+                one = next(given, _END)
             finally:
                 wall_s, cpu_s = time.perf_counter() - wall_s, time.thread_time() - cpu_s
                 found.wall_s += wall_s - self._above_s
                 found.cpu_s += cpu_s - self._above_cpu_s
                 self._above_s, self._above_cpu_s = before[0] + wall_s, before[1] + cpu_s
-            if one is None:
+            if one is _END:
                 return
             if isinstance(one, pa.Table):
                 found.rows_out += one.num_rows
@@ -143,13 +145,19 @@ class _Plan:
             yield from _guarded(stage, call, blocks_out.blocks(chain, stage.block_bytes), context)
 
     def bundles(self, stage: stages.Map | stages.Write) -> Iterator[list[tuple[int, pa.Table]]]:
-        """The blocks of each task with their numbers, as the scheduler puts them together if nothing is urgent."""
+        """The blocks of each task with their numbers."""
+        return self._bundled(stage.input, stage.bundle_bytes, stage.bundle_rows)
+
+    def _bundled(
+        self, stage: stages.Stage, bundle_bytes: int, bundle_rows: int | None
+    ) -> Iterator[list[tuple[int, pa.Table]]]:
+        """Of the blocks of a stage, as the scheduler puts them together if nothing is urgent."""
         waiting: list[tuple[int, pa.Table]] = []
         pieces: list[Piece] = []
-        for number, table in enumerate(self.tables(stage.input)):
+        for number, table in enumerate(self.tables(stage)):
             pieces.append(Piece(0, 0, table.num_rows, table.nbytes, number))
             waiting.append((number, table))
-            count, is_full = runs.bundled(pieces, stage.bundle_bytes, stage.bundle_rows)
+            count, is_full = runs.bundled(pieces, bundle_bytes, bundle_rows)
             if is_full:
                 yield waiting[:count]
                 del waiting[:count], pieces[:count]
@@ -161,8 +169,14 @@ class _Plan:
         return found
 
     def _exchange(self, stage: stages.Exchange) -> Iterator[pa.Table]:
-        inputs = [list(self.tables(one)) for one in stage.inputs]
-        size_bytes = sum(table.nbytes for some in inputs for table in some)
+        known: dict[int, list[pa.Table]] = {}
+        for number in stage.whole if stage.broadcast_bytes else ():
+            known[number] = list(self.tables(stage.inputs[number]))
+            if _bytes_of(known[number]) <= stage.broadcast_bytes:
+                yield from self._broadcast(stage, number, known[number])
+                return
+        inputs = [known[at] if at in known else list(self.tables(one)) for at, one in enumerate(stage.inputs)]
+        size_bytes = sum(map(_bytes_of, inputs))
         count = stage.partition_count
         if count is None:
             count = min(stage.partition_count_max, max(1, -(-size_bytes // stage.partition_bytes)))
@@ -173,6 +187,16 @@ class _Plan:
             reduced = blocks_out.blocks(stage.reduce(number, of_inputs), stage.block_bytes)
             yield from _guarded(stage, work.Call(events.REDUCE, number), reduced, None)
 
+    def _broadcast(self, stage: stages.Exchange, whole: int, tables: list[pa.Table]) -> Iterator[pa.Table]:
+        """Some blocks of the other input at a time, with all of this one."""
+        (other,) = (one for number, one in enumerate(stage.inputs) if number != whole)
+        bundles = self._bundled(other, exchanges.broadcast_bundle_bytes(_bytes_of(tables)), None)
+        for number, bundle in enumerate(itertools.chain([next(bundles, [])], bundles)):  # of nothing there is one
+            some = [table for _, table in bundle]
+            reduced = stage.reduce(number, [tables, some] if whole == 0 else [some, tables])
+            made = blocks_out.blocks(reduced, stage.block_bytes)
+            yield from _guarded(stage, work.Call(events.REDUCE, number), made, None)
+
     def _divided(self, stage: stages.Exchange, inputs: list[list[pa.Table]], count: int) -> list[list[list[pa.Table]]]:
         """For each partition, for each input, its tables."""
 
@@ -180,8 +204,10 @@ class _Plan:
 
         def divide() -> list[list[list[pa.Table]]]:
             boundaries = None
-            if stage.sample is not None and stage.boundaries is not None:
-                boundaries = stage.boundaries([stage.sample(table) for table in inputs[0]], count)
+            if stage.boundaries is not None:
+                sample = stage.sample
+                samples = [table.num_rows if sample is None else sample(table) for table in inputs[0]]
+                boundaries = stage.boundaries(samples, count)
             found: list[list[list[pa.Table]]] = [[[] for _ in inputs] for _ in range(count)]
             for at, (some, partition) in enumerate(zip(inputs, stage.partition, strict=True)):
                 for block_number, table in enumerate(some):
@@ -240,6 +266,10 @@ class _Plan:
             some = [table, *(one.slice(at, table.num_rows) for one in whole)]
             at += table.num_rows
             yield self.guarded(stage, events.ZIP, number, functools.partial(stage.combine, some))
+
+
+def _bytes_of(tables: Iterable[pa.Table]) -> int:
+    return sum(table.nbytes for table in tables)
 
 
 def _drawn(bundle: Sequence[tuple[int, pa.Table]], context: task_context.TaskContext) -> Iterator[pa.Table]:

@@ -1,8 +1,8 @@
 """How a run goes on, for people who watch: a line for each stage, drawn anew in place, on a terminal or in a notebook.
 
-The thread that drives the run draws, when something has happened and the last time is a while ago; once more after the
-last thing that happened, so that what is seen while everything waits is what it waits for. There is no thread and no tick, nothing
-is drawn in the first half second, and nothing at all where nobody watches. Lines are plain text with a few of ANSI's sequences:
+The thread that drives the run draws, when something has happened and the last time is a while ago; once more after the last
+thing that happened, so that what is seen while everything waits is what it waits for. There is no thread and no tick, nothing is
+drawn in the first half second, and nothing at all where nobody watches. Lines are plain text with a few of ANSI's sequences:
 that needs no library, and one that redraws by itself would have a thread that does.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import importlib
 import os
 import sys
 import threading
@@ -80,9 +81,7 @@ def screen() -> Screen | None:
     library = sys.modules.get("IPython")
     shell = library.get_ipython() if library is not None else None
     if shell is not None and getattr(shell, "kernel", None) is not None:
-        from IPython import display
-
-        return Notebook(display.display)
+        return Notebook(importlib.import_module("IPython.display").display)
     stream = sys.stderr
     is_watched = stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"
     return Terminal(stream) if is_watched else None

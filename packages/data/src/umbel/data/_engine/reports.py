@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from umbel.data._engine import events, runs, scheduling, stages, work
@@ -15,9 +15,10 @@ logger = logging.getLogger("umbel.data")
 @dataclass(frozen=True)
 class RunOptions:
     """budget_bytes: for blocks and heap, 0 for half of the object store. repeats: whether a task that is late is tried a second
-    time, where its stage allows. stall_s: after so long without anything, what everybody waits for is logged. on_written: of
-    a write, called with the number of each task and what it returned, as soon as that is here. shows_progress: on a terminal or
-    in a notebook. name: of the dataset."""
+    time, where its stage allows. stall_s: after so long without anything, what everybody waits for is logged. limits: of the
+    cluster's resources by core's names, how much of each is taken at most; excluded: how much of each is left to others.
+    on_written: of a write, called with the number of each task and what it returned, as soon as that is here. shows_progress: on
+    a terminal or in a notebook. name: of the dataset."""
 
     budget_bytes: int = 0
     keeps_order: bool = True
@@ -26,6 +27,13 @@ class RunOptions:
     on_written: Callable[[int, Any], None] | None = None
     shows_progress: bool = False
     name: str | None = None
+    limits: Mapping[str, float] = field(default_factory=dict)
+    excluded: Mapping[str, float] = field(default_factory=dict)
+
+    def within(self, resources: Mapping[str, float]) -> dict[str, float]:
+        """What of the cluster's resources is ours."""
+        left = {name: max(0.0, count - self.excluded.get(name, 0.0)) for name, count in resources.items()}
+        return {name: min(count, self.limits.get(name, count)) for name, count in left.items()}
 
 
 def code_of(stage: stages.Stage) -> work.Code:
@@ -53,10 +61,11 @@ class Stats(dict[str, Any]):
     """What a run has done; printed, a table. Times are in seconds, sizes in bytes. It may be asked for while the run goes on.
 
     stages: for each, in order, a dictionary of
-        name; tasks (that have ended), tasks_started, tasks_retried (after a worker was lost), tasks_repeated (late ones, tried a
-        second time); workers_max, at once; rows_in, bytes_in, rows_out, bytes_out, blocks_out; wall_s and cpu_s, of all tasks
-        together; task_wall_s_max, of one; heap_bytes_max, that one task had beyond its blocks; blocked_s, for how long the stage
-        could start no task, by why (`input`, `tasks`: those that run have given nothing yet, `budget`, `resources`, `actors`);
+        name; how (of an exchange, how it was done); tasks (that have ended), tasks_started, tasks_retried (after a worker was
+        lost), tasks_repeated (late ones, tried a second time); workers_max, at once; rows_in, bytes_in, rows_out, bytes_out,
+        blocks_out; wall_s and cpu_s, of all tasks together; task_wall_s_max, of one; heap_bytes_max, that one task had beyond its
+        blocks; blocked_s, for how long it could start no task, by why (`input`, `tasks`: those that run have given nothing yet,
+        `budget`, `resources`, `actors`);
         waits_for: of these, what it waits for now, "" if nothing.
     total: rows_out, bytes_out, tasks, tasks_retried, tasks_repeated, cpu_s, wall_s (of the run), consumer_s (for how long whoever
         reads had something to take), held_bytes_max (blocks that are made and not used yet), parked_bytes_max (those that
@@ -76,8 +85,9 @@ class Stats(dict[str, Any]):
 
 def stats(machine: scheduling.Machine, wall_s: float, *, state: str) -> Stats:
     """Of a run on workers, so far."""
+    is_on = state == "running"
     return _stats(
-        [(run.name, run.stats, run.reason if state == "running" and not run.is_closed else "") for run in machine.runs],
+        [(run.name, run.how(), run.stats, run.reason if is_on and not run.is_closed else "") for run in machine.runs],
         wall_s,
         where="on workers",
         state=state,
@@ -103,12 +113,12 @@ def stats_here(
             inputs = [figures[one] for one in stage.inputs if one in figures]
             found.rows_in = sum(one.rows_out for one in inputs)
             found.bytes_in = sum(one.bytes_out for one in inputs)
-    told = [(stage.name, figures.get(stage) or runs.Stats(), "") for stage in every]
+    told = [(stage.name, "", figures.get(stage) or runs.Stats(), "") for stage in every]
     return _stats(told, wall_s, where="in this process", state=state, consumer_s=consumer_s)
 
 
 def _stats(
-    every: Sequence[tuple[str, runs.Stats, str]],
+    every: Sequence[tuple[str, str, runs.Stats, str]],
     wall_s: float,
     *,
     where: str,
@@ -117,7 +127,7 @@ def _stats(
     held_bytes_max: int = 0,
     parked_bytes_max: int = 0,
 ) -> Stats:
-    told = [_of_stage(name, found, waits_for) for name, found, waits_for in every]
+    told = [_of_stage(*one) for one in every]
     total = {
         "wall_s": wall_s,
         "tasks": sum(one["tasks"] for one in told),
@@ -134,9 +144,10 @@ def _stats(
     return Stats(stages=told, total=total, bottleneck=_bottleneck(told, consumer_s), where=where, state=state)
 
 
-def _of_stage(name: str, found: runs.Stats, waits_for: str) -> dict[str, Any]:
+def _of_stage(name: str, how: str, found: runs.Stats, waits_for: str) -> dict[str, Any]:
     return {
         "name": name,
+        "how": how,
         "tasks": found.tasks_ended,
         "tasks_started": found.tasks_started,
         "tasks_retried": found.tasks_retried,
@@ -185,13 +196,18 @@ def table(found: Mapping[str, Any]) -> str:
         again = one["tasks_retried"] + one["tasks_repeated"]
         rows.append(
             (
-                shortened(one["name"], _NAME_CHARS), f"{one['tasks']}{f' +{again}' if again else ''}", f"{one['rows_out']:,}",
+                _named(one), f"{one['tasks']}{f' +{again}' if again else ''}", f"{one['rows_out']:,}",
                 sized(one["bytes_out"]), f"{one['wall_s']:.2f} s", f"{one['cpu_s']:.2f} s", sized(one["heap_bytes_max"]), waited,
             )
         )  # fmt: skip
     widths = [max(len(row[at]) for row in rows) for at in range(len(_COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*lines, *_summary(found)])
+
+
+def _named(one: Mapping[str, Any]) -> str:
+    name = shortened(one["name"], _NAME_CHARS)
+    return f"{name}: {one['how']}" if one["how"] else name
 
 
 def _summary(found: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 import umbel
 from umbel import exceptions
-from umbel.data._engine import events, held, progress, reports, scheduling, stages, work
+from umbel.data._engine import events, fitting, held, progress, reports, scheduling, stages, work
 from umbel.util import completion
 
 BUDGET_PART = 0.5  # of the object store: the rest is for what else there is, and for what an exchange keeps
@@ -95,11 +95,12 @@ class Run:
         self.error: BaseException | None = None
         self.is_over = False
         self.left_out: list[tuple[Any, ...]] = []  # of each task its counts and tables
-        self._plan = plan
         self._deliver = deliver
-        self._resources = umbel.cluster_resources()
+        self._resources = options.within(umbel.cluster_resources())
         self._resources_s = time.monotonic()
         budget = options.budget_bytes or int(BUDGET_PART * self._resources.get("object_store_memory", 1 << 30))
+        plan = fitting.fitted(plan, fitting.piece_bytes(budget, self._resources.get("CPU", 1.0)))
+        self._plan = plan
         self.machine = scheduling.Machine(
             plan,
             scheduling.Options(
@@ -119,6 +120,7 @@ class Run:
         self._functions: dict[tuple[int, bool], Any] = {}
         self._began_s = time.monotonic()
         self._ended_s: float | None = None
+        self._state = "running"
         self._warned: Any = None  # of what everybody waits for
         self._progress = progress.of(self.machine, options.name, self._began_s) if options.shows_progress else None
         for run in self.machine.runs:
@@ -172,7 +174,9 @@ class Run:
                     if not isinstance(command, (events.StartTask, events.StartActor, events.Deliver)):
                         self._carry_out(command)
         self.is_over = True
-        self._ended_s = self._ended_s or now_s
+        if self._ended_s is None:
+            self._ended_s = now_s
+            self._state = "ended" if self.error is None else "failed"  # the error is forgotten once it was raised
         if self._progress is not None:
             self._progress.end(now_s, has_failed=self.error is not None)
         for reader in [*self._readers.values()]:
@@ -208,7 +212,7 @@ class Run:
 
     def _look_at_resources(self) -> None:
         self._resources_s = time.monotonic()
-        resources = umbel.cluster_resources()
+        resources = self._options.within(umbel.cluster_resources())
         if resources != self._resources:
             self._resources = resources
             self._tell(events.ResourcesChanged(resources, time.monotonic()))
@@ -231,24 +235,25 @@ class Run:
                 else:
                     self._arm(reader)
                 return
-            try:
+            try:  # no more than this: what follows from an item may fail too, and that is not this task's failure
                 ref = next(reader.generator)
-                self._take(reader, ref)
+                item = umbel.get(ref) if reader.pending is None else None
             except exceptions.UmbelError as error:
                 self._lost(reader, error)
                 return
+            self._take(reader, ref, item)
 
     def _is_current(self, reader: Reader) -> bool:
         if reader.command is None:
             return reader.actor is not None and self._beginning.get(reader.actor) is reader
         return self._readers.get((reader.command.task, reader.command.attempt)) is reader
 
-    def _take(self, reader: Reader, ref: Any) -> None:
+    def _take(self, reader: Reader, ref: Any, item: Any) -> None:
+        """item: what the reference is of, unless that is the block which was announced."""
         if reader.pending is not None:
             item, reader.pending = reader.pending, None
             self._made(reader, item, held.Held(ref, None, self._metadata(reader, item)))
             return
-        item = umbel.get(ref)
         kind = item[0]
         if kind == work.BLOCK:
             if item[4] is None:
@@ -300,12 +305,20 @@ class Run:
             self._tell(events.ActorDied(actor, item[1], False, time.monotonic()))
 
     def _lost(self, reader: Reader, error: BaseException) -> None:
+        is_of_actor = reader.command is None or reader.command.actor is not None
+        if isinstance(error, held.GONE) and not is_of_actor:  # of what the task takes
+            self._failed(reader, held.lost(error), is_lost=False)
+            return
         self._failed(reader, error, is_lost=isinstance(error, _LOST))
 
     def _failed(self, reader: Reader, error: BaseException, *, is_lost: bool) -> None:
         self._forget(reader)
         at_s = time.monotonic()
-        if reader.command is not None:
+        actor = reader.actor if reader.command is None else reader.command.actor
+        if isinstance(error, exceptions.ActorDiedError) and actor in self._actors and reader.command is not None:
+            del self._actors[actor]  # for good: the runtime has made it anew as often as it may
+            self._tell(events.ActorDied(actor, error, is_lost, at_s))  # of its tasks, this one among them
+        elif reader.command is not None:
             self._tell(events.TaskFailed(reader.command.task, reader.command.attempt, error, is_lost, at_s))
         elif reader.actor is not None:
             self._beginning.pop(reader.actor, None)
@@ -404,7 +417,11 @@ class Run:
     def _code(self, index: int) -> work.Code:
         code = self._codes.get(index)
         if code is None:
-            code = self._codes[index] = reports.code_of(self.machine.runs[index].stage)
+            run = self.machine.runs[index]
+            code = reports.code_of(run.stage)
+            if run.sampling is not None and run.sampling.sample is not None:
+                code = code._replace(sampling=(run.sampling.name, run.sampling.sample))
+            self._codes[index] = code
         return code
 
     def _function(self, index: int, *, has_cpus: bool) -> Any:
@@ -448,7 +465,8 @@ class Run:
 
     def _make_boundaries(self, command: events.MakeBoundaries) -> None:
         stage = self.machine.runs[command.stage].stage
-        samples = [sample for task in command.tasks for sample in self._samples.pop(task)]
+        samples = [sample for task in command.tasks for sample in self._samples.pop(task, ())]
+        samples += command.row_counts
         try:
             if isinstance(stage, stages.Exchange) and stage.boundaries is not None:
                 self._boundaries[command.stage] = umbel.put(stage.boundaries(samples, command.partition_count))
@@ -462,8 +480,8 @@ class Run:
     def stats(self) -> reports.Stats:
         """See `reports.Stats`; and `left_out`: rows on which users' functions failed, for each task how many by operator, and
         tables of them."""
-        state = "running" if self._ended_s is None else "ended" if self.error is None else "failed"
-        found = reports.stats(self.machine, (self._ended_s or time.monotonic()) - self._began_s, state=state)
+        wall_s = (self._ended_s or time.monotonic()) - self._began_s
+        found = reports.stats(self.machine, wall_s, state=self._state)
         found["left_out"] = [*self.left_out]
         return found
 

@@ -113,7 +113,7 @@ class Services(NamedTuple):
     emit: Callable[[Run, Piece], None]
     stop_inputs: Callable[[Run], None]
     progress: Callable[[flow.Edge], float]
-    make_boundaries: Callable[[Run, tuple[int, ...], int], None]
+    make_boundaries: Callable[[Run, tuple[int, ...], int, tuple[int, ...]], None]
     deliver: Callable[[int, Piece], None]
     fail: Callable[[BaseException, Run], None]
     ledger: flow.Ledger
@@ -136,6 +136,8 @@ class Run:
         self.tasks: dict[int, Task] = {}
         self.again: deque[Task] = deque()  # lost, to be tried again
         self.is_closed = False
+        self.sampling: stages.Exchange | None = None  # that needs samples of what the tasks make
+        self.sampled: list[int] = []  # tasks that have given one
         self.stats = Stats()
         self.reason = ""
         self.order = flow.Order(self.emit, keeps=services.keeps_order)
@@ -173,6 +175,11 @@ class Run:
     @property
     def can_repeat(self) -> bool:
         return bool(getattr(self.stage, "can_repeat", False)) and self.pool is None
+
+    def has_nothing_to_do(self, kind: str, free_count: int) -> bool:
+        """Workers would be idle if it waited for more."""
+        median_s = self.learnt(kind).median_s
+        return not self.tasks or (free_count > 0 and (median_s is None or median_s >= QUICK_S))
 
     def emit(self, piece: Piece) -> None:
         if self.is_closed:  # meanwhile, by what became of the block before
@@ -213,6 +220,10 @@ class Run:
         """Whether a task's blocks are taken as there is room. Else they are parked."""
         return True
 
+    def parked_bytes(self, plan: Plan) -> int:
+        """Of what the task would be given, which does not count as long as it waits here."""
+        return 0
+
     def ready_count(self) -> int:
         """About how many tasks could be started."""
         return 0
@@ -237,6 +248,10 @@ class Run:
         left = edge.size_bytes + sum(task.plan.input_bytes or 0 for task in self.tasks.values())
         here = 1.0 - left / edge.received_bytes if edge.received_bytes else 0.0
         return max(0.0, here) * self.services.progress(edge)
+
+    def how(self) -> str:
+        """What it has decided, for the statistics."""
+        return ""
 
     def pieces_held(self) -> list[Piece]:
         """All that it needs, those of its tasks apart. Forgets them."""
@@ -331,7 +346,7 @@ class MapRun(Run):
             if not stage.is_steady and rows is None:
                 target = min(target, edge.received_bytes // (TASKS_PER_SLOT * max(1, slot_count)))
             return bundled(edge.pieces, target, rows)[0]
-        if not stage.is_steady and rows is None and self._has_nothing_to_do(free_count):
+        if not stage.is_steady and rows is None and self.has_nothing_to_do(events.MAP, free_count):
             return bundled(edge.pieces, target, rows)[0]
         there, wanted = (edge.size_bytes, target) if rows is None else (edge.row_count, rows)
         if there < wanted and len(edge.pieces) < BUNDLE_PIECES_MAX:  # without looking at each
@@ -349,11 +364,7 @@ class MapRun(Run):
             return len(pieces) if is_whole else 0
         count, is_full = bundled(pieces, stage.bundle_bytes, stage.bundle_rows)
         is_free = not stage.is_steady and stage.bundle_rows is None
-        return count if is_full or is_whole or (is_free and self._has_nothing_to_do(free_count)) else 0
-
-    def _has_nothing_to_do(self, free_count: int) -> bool:
-        median_s = self.learnt(events.MAP).median_s
-        return not self.tasks or (free_count > 0 and (median_s is None or median_s >= QUICK_S))
+        return count if is_full or is_whole or (is_free and self.has_nothing_to_do(events.MAP, free_count)) else 0
 
     def take(self, plan: Plan) -> None:
         for _ in plan.pieces[0]:

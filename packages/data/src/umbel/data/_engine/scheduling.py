@@ -70,6 +70,9 @@ class Machine:
                 made[id(source)].consumers.append((run, edge))
                 run.producers.append(made[id(source)])
                 self._producer[id(edge)] = made[id(source)]
+        for run in made.values():
+            if isinstance(run, exchanges.ExchangeRun):
+                run.ask_for_samples()
         consumer_count = plan.count if isinstance(plan, stages.Split) else 1
         self._waiting = [0] * consumer_count
         self._is_consumer_done = [False] * consumer_count
@@ -188,6 +191,8 @@ class Machine:
             wall_s=cost.wall_s,
         )  # fmt: skip
         self.assignments.forget_task(task)
+        if run.sampling is not None and task.plan.kind in events.MAKING:
+            run.sampled.append(task.id)
         run.ended(task)
         run.advance()
         self._close_if_exhausted(run)
@@ -368,8 +373,8 @@ class Machine:
     def _progress(self, edge: flow.Edge) -> float:
         return self._producer[id(edge)].progress()
 
-    def _ask_boundaries(self, run: runs.Run, tasks: tuple[int, ...], count: int) -> None:
-        self._commands.append(events.MakeBoundaries(run.index, tasks, count))
+    def _ask_boundaries(self, run: runs.Run, tasks: tuple[int, ...], count: int, row_counts: tuple[int, ...]) -> None:
+        self._commands.append(events.MakeBoundaries(run.index, tasks, count, row_counts))
 
     # What is started
 
@@ -421,8 +426,7 @@ class Machine:
         """What the task would add to the usage."""
         input_bytes = plan.input_bytes
         output = run.learnt(plan.kind).expected_window(input_bytes) if run.is_paced(plan) else 0
-        parked = (input_bytes or 0) if run.parks and plan.kind != events.SAMPLE else 0
-        return output + run.learnt(plan.kind).expected_heap(input_bytes) + parked
+        return output + run.learnt(plan.kind).expected_heap(input_bytes) + run.parked_bytes(plan)
 
     def _is_starving(self) -> bool:
         """Whether a consumer has nothing to take."""

@@ -224,18 +224,27 @@ class Exchange:
     reduce: `(partition, for each input its tables in order) -> tables`; called once for each partition, also for an empty
     one. partition_count: None to take one for each `partition_bytes` of what comes in, as measured; with one, nothing is
     partitioned and `reduce` gets the inputs' blocks themselves.
-    sample, boundaries: for partitions by range. `sample(table)` is taken of every block of the first input, then
-    `boundaries(samples, partition_count)` in the calling process makes what `partition` gets; without, that is None.
+    whole: of two inputs the numbers of those that may be given whole to several tasks, which share the other one, as the right
+    side of a left join may. The first one that turns out to have at most `broadcast_bytes` is: then nothing is divided, and
+    `reduce` is called for some blocks of the other at a time, in order, with all of this one. And a partition that has become
+    much larger than `partition_bytes` is shared by several calls of `reduce`, each with all of one input. broadcast_bytes: 0
+    to divide in any case. is_steady: then tasks are the same in every run, as those of a `Map`.
+    sample, boundaries: for partitions by range. `sample(table)` is taken of every block of the first input, where it is made
+    if a task makes it, then `boundaries(samples, partition_count)` in the calling process makes what `partition` gets; without,
+    that is None. With boundaries and no sample, these are made of how many rows each block of the first input has.
     The order of what comes out is that of the partitions.
     """
 
     name: str
     inputs: tuple[Stage, ...]
-    partition: Sequence[Callable[[pa.Table, int, Any], Sequence[pa.Table]]]
+    partition: Sequence[Callable[[pa.Table, int, Any], Iterable[pa.Table]]]
     reduce: Callable[[int, Sequence[Sequence[pa.Table]]], Iterable[pa.Table]]
     partition_count: int | None = None
     partition_bytes: int = 128 * MIB
     partition_count_max: int = 1_000
+    whole: tuple[int, ...] = ()
+    is_steady: bool = False
+    broadcast_bytes: int = 64 * MIB
     sample: Callable[[pa.Table], Any] | None = None
     boundaries: Callable[[Sequence[Any], int], Any] | None = None
     resources: Resources = Resources()

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from umbel.data._blocks import schemas
 from umbel.data._engine import blocks_out, events, failures, stages, task_context
 
 BLOCK = "block"  # rows, bytes, schema (None: as before), bytes of the table or None: the next item
@@ -37,11 +38,12 @@ class Code(NamedTuple):
     parts: tuple[stages.ReadPart, ...] = ()
     write: Callable[[Iterator[pa.Table]], Any] | None = None
     sample: Callable[[pa.Table], Any] | None = None
-    partition: tuple[Callable[[pa.Table, int, Any], Sequence[pa.Table]], ...] = ()
+    partition: tuple[Callable[[pa.Table, int, Any], Iterable[pa.Table]], ...] = ()
     reduce: Callable[[int, Sequence[Sequence[pa.Table]]], Iterable[pa.Table]] | None = None
     combine: Callable[[Sequence[pa.Table]], pa.Table] | None = None
     block_bytes: int = stages.Map.block_bytes
     merges: bool = False  # small blocks, before the transforms see them
+    sampling: tuple[str, Callable[[pa.Table], Any]] | None = None  # of its blocks, for the stage of this name
 
 
 class Slice(NamedTuple):
@@ -115,10 +117,13 @@ def run(code: Code, call: Call, values: Sequence[Any], transforms: Sequence[stag
     context = task_context.TaskContext(code.stage, input_files=call.input_files)
     token = task_context.enter(context)
     heap = Heap()
+    samples: list[Any] = []
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     try:
-        yield from _items(code, call, values, transforms, context, heap)
+        yield from _items(code, call, values, transforms, context, heap, samples)
         heap.look()
+        if samples:
+            yield SAMPLE, samples
         if context.failed_counts:
             yield (
                 LEFT_OUT,
@@ -126,6 +131,8 @@ def run(code: Code, call: Call, values: Sequence[Any], transforms: Sequence[stag
                 [blocks_out.pack(table) for table in blocks_out.merged(context.failed)],
             )
         yield END, events.Cost(time.perf_counter() - wall_s, time.process_time() - cpu_s, heap.most)
+    except _OfSampleError as error:
+        yield FAILED, failures.failure(error.error, stage=error.stage, on=f"what {code.stage} makes")
     except Exception as error:
         yield FAILED, failures.failure(error, stage=code.stage, on=call.on(), input_files=call.input_files)
     finally:
@@ -139,6 +146,7 @@ def _items(
     transforms: Sequence[stages.Transform] | None,
     context: task_context.TaskContext,
     heap: Heap,
+    samples: list[Any],
 ) -> Iterator[Any]:
     if call.kind == events.SAMPLE and code.sample is not None:
         yield SAMPLE, [code.sample(table) for table in _tables(call.slices[0], values, context)]
@@ -161,7 +169,30 @@ def _items(
                 yield VALUE, code.write(chain)
             return
         tables = blocks_out.blocks(chain, code.block_bytes)
+    if code.sampling is not None and call.kind in events.MAKING:
+        tables = _sampled(tables, *code.sampling, samples)
     yield from _sent(tables, call.skipped_blocks, heap)
+
+
+class _OfSampleError(Exception):
+    """Not of the stage whose task it was."""
+
+    def __init__(self, stage: str, error: Exception) -> None:
+        super().__init__(stage)
+        self.stage = stage
+        self.error = error
+
+
+def _sampled(
+    tables: Iterable[pa.Table], stage: str, sample: Callable[[pa.Table], Any], samples: list[Any]
+) -> Iterator[pa.Table]:
+    """The same; `samples` has one of each."""
+    for table in tables:
+        try:
+            samples.append(sample(table))
+        except Exception as error:
+            raise _OfSampleError(stage, error) from None
+        yield table
 
 
 def _sent(tables: Iterable[pa.Table], skipped: int, heap: Heap) -> Iterator[Any]:
@@ -207,17 +238,24 @@ def _inputs(call: Call, values: Sequence[Any], context: task_context.TaskContext
 
 
 def whole(tables: list[pa.Table]) -> pa.Table:
-    return tables[0] if len(tables) == 1 else pa.concat_tables(tables, promote_options="default")
+    """The rows of all, under one schema: blocks of a user's function may differ in theirs."""
+    return schemas.concat(tables)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What the executor makes remote.
 
 
+def _limit_threads() -> None:
+    """Of libraries that would take all cores: those that a task has, as the runtime tells OpenMP. What is set already stays."""
+    os.environ.setdefault("POLARS_MAX_THREADS", os.environ.get("OMP_NUM_THREADS", "1"))
+
+
 def task_of(code: Code) -> Callable[..., Iterator[Any]]:
     """The function of a stage's tasks. The code is a part of it, so that a worker loads it once."""
 
     def dataset_task(call: Call, *values: Any) -> Iterator[Any]:
+        _limit_threads()
         yield from run(code, call, values, None)
 
     return dataset_task
@@ -227,6 +265,7 @@ class DatasetActor:
     """One actor of a stage's pool. Its transforms are made by `ready`, where an error of the user's can be told."""
 
     def __init__(self, code: Code) -> None:
+        _limit_threads()
         self._code = code
         self._transforms: list[stages.Transform] | None = None
 

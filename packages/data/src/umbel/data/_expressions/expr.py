@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from umbel.data._expressions import datatypes, namespaces, nodes, printing
 
@@ -54,6 +55,27 @@ class Expr:
     def structurally_equals(self, other: object) -> bool:
         """It says the same."""
         return isinstance(other, Expr) and self.node == other.node
+
+    def get_type(self, input_schema: pa.Schema) -> pa.DataType:
+        """Of its values. Raises what running it would raise for these types."""
+        return self.to_field(input_schema).type
+
+    def nullable(self, input_schema: pa.Schema) -> bool:
+        """Whether it may be null."""
+        return bool(self.to_field(input_schema).nullable)
+
+    def to_field(self, input_schema: pa.Schema) -> pa.Field:
+        """The column that it makes."""
+        from umbel.data._expressions import typing
+
+        return typing.field_of(self, input_schema)
+
+    def to_pyarrow(self, input_schema: pa.Schema) -> pc.Expression | None:
+        """A filter for a reader of pyarrow's that lets pass the rows for which it is true, and perhaps others; None if there is
+        none that surely does."""
+        from umbel.data._expressions import pushdown
+
+        return pushdown.to_pyarrow(self, input_schema)
 
     def _call(self, function: builtins.str, *args: object, **options: Any) -> Expr:
         return Expr(nodes.Call(function, (node_of(self), *map(node_of, args)), tuple(options.items())))
@@ -163,9 +185,11 @@ class Expr:
         return self._call("cast", to=datatypes.to_arrow(target_type), safe=safe)
 
     def is_null(self) -> Expr:
+        """Whether it is null: true or false, never null. nan is not null."""
         return self._call("is_null")
 
     def is_not_null(self) -> Expr:
+        """Whether it is not null: true or false, never null."""
         return self._call("is_not_null")
 
     def is_nan(self) -> Expr:
@@ -194,6 +218,7 @@ class Expr:
         return (self >= lower) & (self <= upper)
 
     def negate(self) -> Expr:
+        """`-self`, of numbers and durations. Integers are int64, and an error where the result does not fit."""
         return self._call("negate")
 
     def sign(self) -> Expr:
@@ -201,6 +226,7 @@ class Expr:
         return self._call("sign")
 
     def abs(self) -> Expr:
+        """The magnitude, of numbers. Integers are int64, and an error where the result does not fit."""
         return self._call("abs")
 
     def power(self, exponent: object) -> Expr:
@@ -208,9 +234,11 @@ class Expr:
         return self._call("**", exponent)
 
     def floor(self) -> Expr:
+        """The next whole number that is not above, in the type of the column."""
         return self._call("floor")
 
     def ceil(self) -> Expr:
+        """The next whole number that is not below, in the type of the column."""
         return self._call("ceil")
 
     def trunc(self) -> Expr:
@@ -222,61 +250,85 @@ class Expr:
         return self._call("round", ndigits=_integer(ndigits, "ndigits"))
 
     def ln(self) -> Expr:
+        """The natural logarithm, float64: -inf of 0, nan below."""
         return self._call("ln")
 
     def log10(self) -> Expr:
+        """The logarithm of base 10, float64: -inf of 0, nan below."""
         return self._call("log10")
 
     def log2(self) -> Expr:
+        """The logarithm of base 2, float64: -inf of 0, nan below."""
         return self._call("log2")
 
     def exp(self) -> Expr:
+        """e to the power of it, float64."""
         return self._call("exp")
 
     def sqrt(self) -> Expr:
+        """The square root, float64: nan below 0."""
         return self._call("sqrt")
 
     def sin(self) -> Expr:
+        """Of radians, float64; nan of infinities."""
         return self._call("sin")
 
     def cos(self) -> Expr:
+        """Of radians, float64; nan of infinities."""
         return self._call("cos")
 
     def tan(self) -> Expr:
+        """Of radians, float64; nan of infinities."""
         return self._call("tan")
 
     def asin(self) -> Expr:
+        """In radians, float64: nan outside of [-1, 1]."""
         return self._call("asin")
 
     def acos(self) -> Expr:
+        """In radians, float64: nan outside of [-1, 1]."""
         return self._call("acos")
 
     def atan(self) -> Expr:
+        """In radians, float64."""
         return self._call("atan")
 
     @property
     def str(self) -> namespaces.StringNamespace[Expr]:
+        """Functions of strings."""
         return namespaces.StringNamespace(self._call)
 
     @property
     def dt(self) -> namespaces.DatetimeNamespace[Expr]:
+        """Functions of timestamps, dates and times."""
         return namespaces.DatetimeNamespace(self._call)
 
     @property
     def list(self) -> namespaces.ListNamespace[Expr]:
+        """Functions of lists; `[index]` and `[start:stop]` too."""
         return namespaces.ListNamespace(self._call)
 
     @property
     def struct(self) -> namespaces.StructNamespace[Expr]:
+        """Fields of structs; `[name]` and `[index]` too."""
         return namespaces.StructNamespace(self._call)
 
     @property
     def map(self) -> namespaces.MapNamespace[Expr]:
+        """Functions of maps."""
         return namespaces.MapNamespace(self._call)
 
     @property
     def arr(self) -> namespaces.ArrayNamespace[Expr]:
+        """Functions of lists of one size, and of tensors of one shape."""
         return namespaces.ArrayNamespace(self._call)
+
+
+class Unnest:
+    """An expression of structs, of which each field is to be a column."""
+
+    def __init__(self, expr: Expr) -> None:
+        self.expr = expr
 
 
 class When:
@@ -287,6 +339,7 @@ class When:
         self._before = before
 
     def then(self, value: object) -> Then:
+        """The value where the condition holds, an expression or a Python value."""
         return Then((*self._before, (self._condition, node_of(value))))
 
 
@@ -303,9 +356,11 @@ class Then(Expr):
         return Expr, (self.node,)
 
     def when(self, condition: object) -> When:
+        """Another condition, looked at where none of those before holds."""
         return When(condition, self._pairs)
 
     def otherwise(self, value: object) -> Expr:
+        """The value where no condition holds."""
         return Expr(_case(self._pairs, node_of(value)))
 
 

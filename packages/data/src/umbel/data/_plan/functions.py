@@ -10,10 +10,10 @@ from __future__ import annotations
 import collections
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from umbel.data._blocks import batches, rows, sizes
-from umbel.data._plan import calls, failing, logical
+from umbel.data._blocks import batches, owning, rows, sizes
+from umbel.data._plan import calls, failing, logical, unchanged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,7 +44,7 @@ class RowCalls:
     def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         return self.bound()(blocks)
 
-    def _given(self, call: Callable[[Any], Any], blocks: Iterator[pa.Table]) -> Iterator[Any]:
+    def _given(self, call: Callable[[Any], Any], blocks: Iterator[pa.Table]) -> Iterator[tuple[Any, _Origin]]:
         drawn: collections.deque[_Origin] = collections.deque()
         for outcome in calls.outcomes(call, _drawn(blocks, drawn)):
             origin = drawn.popleft()
@@ -54,14 +54,15 @@ class RowCalls:
                 else:
                     made = map(self._row, self._several(outcome()))
                     if self.on_error != "raise":  # all of them, or none
-                        made = [*made]
-                yield from made
+                        made = [owning.owned_row(row, origin.watched) for row in made]
+                for row in made:
+                    yield row, origin
             except Exception as error:
                 self._failed(error, origin)
 
     def _failed(self, error: Exception, origin: _Origin) -> None:
         """Raises, unless such rows are left out."""
-        table, index = origin
+        table, index = origin.block, origin.at
         where = f"row {_shown(table, index)}"
         failing.failed(error, self.operator, self.on_error, where, lambda: sizes.compact(table.slice(index, 1)))
 
@@ -91,7 +92,7 @@ class RowCalls:
                 try:
                     kept.append(self._whether(outcome()))
                 except Exception as error:
-                    self._failed(error, (block, index))
+                    self._failed(error, _Origin(block, index, {}))
                     kept.append(False)
             yield block if all(kept) else block.take(np.flatnonzero(kept))
 
@@ -103,14 +104,20 @@ class RowCalls:
         return bool(value)
 
 
-_Origin = tuple[Any, int]  # the block, and which of its rows
+class _Origin(NamedTuple):
+    """The block, which of its rows, and of what the function got those values that do not tell their type."""
+
+    block: pa.Table
+    at: int
+    watched: dict[str, Any]
 
 
 def _drawn(blocks: Iterator[pa.Table], drawn: collections.deque[_Origin]) -> Iterator[dict[str, Any]]:
     """The rows. drawn: where each one came from is added to it."""
     for block in blocks:
+        names = unchanged.watched(block.schema)
         for index, row in enumerate(rows.iter_rows(block)):
-            drawn.append((block, index))
+            drawn.append(_Origin(block, index, {name: row[name] for name in names}))
             yield row
 
 
@@ -164,8 +171,10 @@ class BatchCalls:
             yield batch
 
     def _tables(self, result: Any, inputs: _Inputs) -> Iterator[pa.Table]:
-        for one in result if isinstance(result, collections.abc.Iterator) else (result,):
-            yield batches.from_batch(one, operator=self.operator, like=inputs.schema)
+        is_generator = isinstance(result, collections.abc.Iterator)
+        for one in result if is_generator else (result,):
+            kept = owning.owned_batch(one, is_of_generator=is_generator)
+            yield batches.from_batch(kept, operator=self.operator, like=inputs.schema)
 
 
 class _Inputs:
@@ -210,12 +219,14 @@ def _callable(function: logical.Function) -> Callable[[Any], Any]:
     return lambda value: call(value, *function.args, **function.kwargs)
 
 
-def _as_blocks(every: Iterator[Any]) -> Iterator[pa.Table]:
+def _as_blocks(every: Iterator[tuple[Any, _Origin]]) -> Iterator[pa.Table]:
     some: list[Any] = []
-    for row in every:
-        some.append(row)
+    seen = unchanged.Unchanged()
+    for row, origin in every:
+        seen.add(row, origin.watched, origin.block.schema)
+        some.append(owning.owned_row(row, origin.watched))
         if len(some) == ROWS_MAX:
-            yield rows.from_rows(some)
-            some = []
+            yield seen.table(some)
+            some, seen = [], unchanged.Unchanged()
     if some:
-        yield rows.from_rows(some)
+        yield seen.table(some)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from umbel.data import datasink as sinks
 from umbel.data._blocks import (
@@ -28,8 +29,6 @@ from umbel.data._plan import functions, logical
 from umbel.data._sinks import base
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from umbel.data import expressions
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -67,6 +66,17 @@ class Renamed:
     def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         for block in blocks:
             yield block.rename_columns(schemas.renamed(block.schema, self.names).names)
+
+
+@dataclass(frozen=True, eq=False)
+class Conformed:
+    """With the columns and types that the blocks of others have too."""
+
+    schema: pa.Schema
+
+    def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
+        for block in blocks:
+            yield schemas.conform(block, self.schema, origin="a block")
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,8 +189,18 @@ class Written:
 class ByHash:
     keys: tuple[str, ...]
 
-    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Sequence[pa.Table]:
+    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Iterable[pa.Table]:
         return partitioning.by_hash(block, self.keys or block.column_names, count)
+
+
+@dataclass(frozen=True, eq=False)
+class ByGroup:
+    """By hash, of states of groups. A task gets those of several blocks as one table, in which a group is more than once."""
+
+    how: grouping.Grouping
+
+    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Sequence[pa.Table]:
+        return partitioning.by_hash(self.how.merged(block), self.how.keys, count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,16 +208,16 @@ class ByRange:
     keys: tuple[str, ...]
     descending: tuple[bool, ...]
 
-    def __call__(self, block: pa.Table, count: int, boundaries: Any) -> Sequence[pa.Table]:
+    def __call__(self, block: pa.Table, count: int, boundaries: pa.Table) -> Iterable[pa.Table]:
         parts = partitioning.by_range(block, self.keys, boundaries, descending=self.descending)
-        return [*parts, *(block.slice(0, 0) for _ in range(count - len(parts)))]
+        return itertools.chain(parts, (block.slice(0, 0) for _ in range(count - boundaries.num_rows - 1)))
 
 
 @dataclass(frozen=True, eq=False)
 class AtRandom:
     seed: int
 
-    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Sequence[pa.Table]:
+    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Iterable[pa.Table]:
         return partitioning.at_random(block, count, seed_parts=(self.seed, *_position()))
 
 
@@ -208,7 +228,7 @@ class ByPlace:
 
     block_rows: int = 1
 
-    def __call__(self, block: pa.Table, count: int, boundaries: Any) -> Sequence[pa.Table]:
+    def __call__(self, block: pa.Table, count: int, boundaries: Any) -> Iterable[pa.Table]:
         total = boundaries[-1] if boundaries else 0
         first = (
             boundaries[task_context.current().block_number] - block.num_rows
@@ -217,11 +237,6 @@ class ByPlace:
         ends = [units * (number + 1) // count * self.block_rows - first for number in range(count)]
         bounds = [0, *(min(max(end, 0), block.num_rows) for end in ends)]
         return [block.slice(start, end - start) for start, end in itertools.pairwise(bounds)]
-
-
-def row_count(block: pa.Table) -> int:
-    found: int = block.num_rows
-    return found
 
 
 def places(counts: Sequence[int], _partition_count: int) -> list[int]:
@@ -253,7 +268,20 @@ class SortBoundaries:
 # ---------------------------------------------------------------------------------------------------------------------
 # What is made of a partition.
 
+# Of a join are made at one time: a few of them cost nothing beside the two sides, each of which may be twice as large.
+JOINED_BYTES = 64 << 20
+
 Reduction = Callable[[int, Sequence[Sequence["pa.Table"]]], "Iterable[pa.Table]"]
+
+
+@dataclass(frozen=True, eq=False)
+class OfBlocks:
+    """Nothing of nothing: of an input without a block, even one without rows, as a limit of 0 gives none, no column is known."""
+
+    reduction: Reduction
+
+    def __call__(self, partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
+        return self.reduction(partition, parts) if parts[0] else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,7 +295,7 @@ class Together:
         whole = schemas.concat(parts[0])
         if self.block_rows is not None:
             return [whole.slice(at, self.block_rows) for at in range(0, whole.num_rows, self.block_rows)] or [whole]
-        return [sorting.sort(whole, self.keys) if self.keys else whole]
+        return sorting.sorted_parts(whole, self.keys) if self.keys else [whole]
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,7 +303,7 @@ class Shuffled:
     seed: int
 
     def __call__(self, partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        return [shuffling.permute(schemas.concat(parts[0]), (self.seed, partition))]
+        return shuffling.permuted_parts(schemas.concat(parts[0]), (self.seed, partition))
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,7 +316,7 @@ class Sorted:
         whole = schemas.concat(parts[0])
         if self.limit is not None:
             return [sorting.top_k(whole, self.limit, self.keys, descending=self.descending)]
-        return [sorting.sort(whole, self.keys, descending=self.descending)]
+        return sorting.sorted_parts(whole, self.keys, descending=self.descending)
 
 
 @dataclass(frozen=True, eq=False)
@@ -296,7 +324,9 @@ class Combined:
     how: grouping.Grouping
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        return [self.how.finish(self.how.combine(parts[0]))]
+        if parts[0]:
+            return [self.how.finish(self.how.combine(parts[0]))]
+        return [] if self.how.keys else [self.how.of_nothing()]
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,11 +346,12 @@ class GroupCalls:
     keys: tuple[str, ...]
     function: logical.Function
     batch_format: str | None
+    zero_copy: bool = True
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
         whole = schemas.concat(parts[0])
         groups = (group for _, group in grouping.groups(whole, self.keys)) if self.keys else iter([whole])
-        calls = functions.BatchCalls(self.operator, self.function, None, self.batch_format, zero_copy=True)
+        calls = functions.BatchCalls(self.operator, self.function, None, self.batch_format, self.zero_copy)
         return calls(group for group in groups if group.num_rows)
 
 
@@ -338,22 +369,51 @@ class Windowed:
 
 @dataclass(frozen=True, eq=False)
 class Joined:
+    """left, right: the schemas of the sides, as far as they are known, for where one has not even a block without rows."""
+
     join: logical.Join
+    left: pa.Schema | None = None
+    right: pa.Schema | None = None
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        left, right = (schemas.concat(some) for some in parts)
         how: Any = self.join
+        left, right = _sides(parts, (self.left, self.right), (how.left_on, how.right_on))
         suffixes = {"left_suffix": how.left_suffix, "right_suffix": how.right_suffix}
-        return [joining.join(left, right, how.how, how.left_on, how.right_on, **suffixes)]
+        row_bytes = sum(side.nbytes / max(1, side.num_rows) for side in (left, right))
+        rows_max = max(1, int(JOINED_BYTES / max(1.0, row_bytes)))
+        return joining.joined(left, right, how.how, how.left_on, how.right_on, rows_max=rows_max, **suffixes)
+
+
+def _sides(
+    parts: Sequence[Sequence[pa.Table]], known: Sequence[pa.Schema | None], keys: Sequence[Sequence[str]]
+) -> list[pa.Table]:
+    """Both as a table each. One of which there is nothing, and nothing known, has the keys of the other."""
+    found: list[pa.Table] = []
+    for at, tables in enumerate(parts):
+        if tables:
+            found.append(schemas.concat(tables))
+            continue
+        schema = known[at]
+        if schema is None:
+            other = parts[1 - at][0].schema if parts[1 - at] else known[1 - at]
+            kinds = [None if other is None else other.field(name).type for name in keys[1 - at]]
+            schema = pa.schema([(name, kind or pa.null()) for name, kind in zip(keys[at], kinds, strict=True)])
+        found.append(schema.empty_table())
+    return found
 
 
 @dataclass(frozen=True, eq=False)
 class AsofJoined:
+    """As `Joined`."""
+
     join: logical.AsofJoin
+    left: pa.Schema | None = None
+    right: pa.Schema | None = None
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        left, right = (schemas.concat(some) for some in parts)
-        return [self.joined(left, right)]
+        how = self.join
+        keys = ((*how.left_by, how.left_on), (*how.right_by, how.right_on))
+        return [self.joined(*_sides(parts, (self.left, self.right), keys))]
 
     def joined(self, left: pa.Table, right: pa.Table) -> pa.Table:
         how: Any = self.join
@@ -378,7 +438,7 @@ class ByBlock:
 
     seed: int
 
-    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Sequence[pa.Table]:
+    def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Iterable[pa.Table]:
         chosen = int(shuffling.generator((self.seed, *map(abs, _position()))).integers(count))
         return [block if number == chosen else block.slice(0, 0) for number in range(count)]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from umbel.data._engine import stages
 
 if TYPE_CHECKING:
-    from umbel.data import aggregate, checkpoint, datasink, datasource, expressions
+    from umbel.data import aggregate, checkpoint, context, datasink, datasource, expressions
     from umbel.data._blocks import windows
 
 
@@ -182,7 +182,7 @@ class Sample(Unary):
     """Each row with this probability. seed: None for another sample in each run."""
 
     fraction: float
-    seed: int | None = None
+    seed: int | context.RandomSeedConfig | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -199,7 +199,7 @@ class Repartition(Unary):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RandomShuffle(Unary):
-    seed: int | None = None
+    seed: int | context.RandomSeedConfig | None = None
     block_count: int | None = None
     means: Means = Means()
 
@@ -208,7 +208,7 @@ class RandomShuffle(Unary):
 class RandomizeBlocks(Unary):
     """Blocks in another order, their rows as they are."""
 
-    seed: int | None = None
+    seed: int | context.RandomSeedConfig | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -245,6 +245,7 @@ class MapGroups(Unary):
     keys: tuple[str, ...]
     function: Function
     batch_format: str | None = "default"
+    zero_copy: bool = True
     partition_count: int | None = None
     means: Means = Means()
 
@@ -284,9 +285,24 @@ class Split(Unary):
     is_equal: bool = False
 
 
+# By the kind of a join: which sides (0 the left, 1 the right) may be given whole to several tasks that share the other one, the
+# one that is tried first in front. Each task must be able to tell by itself what becomes of its rows of the other side, and a row
+# of the whole side must not be in the result by itself, since several tasks have it.
+WHOLE_SIDES: Mapping[str, tuple[int, ...]] = {
+    "inner": (1, 0),
+    "left_outer": (1,),
+    "left_semi": (1,),
+    "left_anti": (1,),
+    "right_outer": (0,),
+    "right_semi": (0,),
+    "right_anti": (0,),
+    "full_outer": (),
+}
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Join(Node):
-    """how: as in `_blocks.joining`. is_broadcast: the right side goes whole to every block of the left; None to choose."""
+    """how: as in `_blocks.joining`. is_broadcast: whether a side goes whole to every task; None to choose by its size."""
 
     left: Node
     right: Node
@@ -297,6 +313,7 @@ class Join(Node):
     right_suffix: str | None = None
     partition_count: int | None = None
     is_broadcast: bool | None = None
+    resources: stages.Resources = field(default_factory=stages.Resources)
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -326,6 +343,7 @@ class AsofJoin(Node):
     is_exact_allowed: bool = True
     left_suffix: str | None = None
     right_suffix: str | None = None
+    is_broadcast: bool | None = None
 
     @property
     def inputs(self) -> tuple[Node, ...]:

@@ -10,25 +10,30 @@ import collections
 import dataclasses
 import functools
 import secrets
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from umbel.data import context
 from umbel.data import datasink as sinks
 from umbel.data._blocks import grouping, shuffling
 from umbel.data._engine import stages
 from umbel.data._plan import functions, kernels, logical, rules, schemas
 
-BROADCAST_BYTES_MAX = 64 * stages.MIB  # of a side of a join that goes to every task: less than a task's own block
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """block_bytes: at which a block ends. partition_bytes: of what one reduction gets. parallelism: tasks that a read is divided
-    into at least, where it is large enough. epoch: how many runs of the dataset there were before."""
+    """block_bytes: at which a block ends. partition_bytes: of what one reduction gets. broadcast_bytes: of a side
+    of a join that goes to every task, 0 for none. parallelism: tasks that a read is divided into at least, where it is large
+    enough. epoch: how many runs of the dataset there were before."""
 
     block_bytes: int = 128 * stages.MIB
     partition_bytes: int = 128 * stages.MIB
+    broadcast_bytes: int = 64 * stages.MIB
     parallelism: int = 2
     epoch: int = 0
 
@@ -58,6 +63,7 @@ class _Planner:
     def __init__(self, last: logical.Node, sizes: Sizes) -> None:
         self._sizes = sizes
         self._stages: dict[logical.Node, stages.Stage] = {}
+        self._schemas: dict[logical.Node, pa.Schema | None] = {}
         uses = collections.Counter(one for node in logical.each(last) for one in node.inputs)
         self._is_shared = {node for node, count in uses.items() if count > 1}
         self.goes_by_place = False  # something depends on which block a row is in
@@ -66,6 +72,20 @@ class _Planner:
         if node not in self._stages:
             self._stages[node] = _lower(node, self)
         return self._stages[node]
+
+    def schema(self, node: logical.Node) -> pa.Schema | None:
+        return schemas.of(node, self._schemas)
+
+    def alike(self, node: logical.Several) -> tuple[stages.Stage, ...]:
+        """The stages of the inputs, with blocks of one schema as far as theirs are known: what follows may rely on columns that
+        only some of them have, and compute with types that are wider than theirs."""
+        schema = self.schema(node)
+        made = []
+        for one in node.inputs:
+            own = self.schema(one)
+            is_other = schema is not None and own is not None and not own.equals(schema)
+            made.append(self.linked(one, Link("Conform", kernels.Conformed(schema))) if is_other else self.stage(one))
+        return tuple(made)
 
     def linked(self, node: logical.Node, link: Link) -> stages.Stage:
         """The stage of `node` with another operator behind it."""
@@ -82,6 +102,10 @@ class _Planner:
                 can_repeat=before.can_repeat and link.is_kernel,
                 **given,
             )
+        return self.mapped(before, link)
+
+    def mapped(self, before: stages.Stage, link: Link) -> stages.Map:
+        """A stage of the operator."""
         return stages.Map(
             name=link.name,
             input=before,
@@ -105,6 +129,8 @@ class _Planner:
     ) -> stages.Exchange:
         given = {"partition_bytes": self._sizes.partition_bytes, "block_bytes": self._sizes.block_bytes, **options}
         sides = partition if isinstance(partition, Sequence) else [partition] * len(inputs)
+        if len(inputs) == 1 and not isinstance(reduce, kernels.Combined):
+            reduce = kernels.OfBlocks(reduce)
         return stages.Exchange(name=name, inputs=tuple(inputs), partition=sides, reduce=reduce, **given)
 
     def reordered(self, node: logical.Node, seed: int) -> stages.Stage:
@@ -142,7 +168,7 @@ def _steadied(last: stages.Stage) -> stages.Stage:
             given["input"] = made[stage.input]
         elif stage.inputs:
             given["inputs"] = tuple(made[one] for one in stage.inputs)
-        if isinstance(stage, stages.Map):
+        if isinstance(stage, stages.Map | stages.Exchange):
             given["is_steady"] = True
         made[stage] = dataclasses.replace(stage, **given) if given else stage
     return made[last]
@@ -178,8 +204,13 @@ def _lower(node: Any, _planner: _Planner) -> stages.Stage:
 
 
 @_lower.register
-def _(node: logical.FromBlocks, _planner: _Planner) -> stages.Stage:
-    return stages.Input(name=node.name, blocks=node.blocks)
+def _(node: logical.FromBlocks, planner: _Planner) -> stages.Stage:
+    made = stages.Input(name=node.name, blocks=node.blocks)
+    schema = planner.schema(node)
+    if schema is None or all(schema.equals(block.metadata.schema) for block in node.blocks):
+        return made
+    link = Link("Conform", kernels.Conformed(schema), is_steady=True, block_bytes=0)
+    return planner.mapped(made, link)
 
 
 @_lower.register
@@ -241,7 +272,9 @@ def _(node: logical.Project, planner: _Planner) -> stages.Stage:
     is_placed = rules.is_placed(node)
     planner.goes_by_place |= is_placed
     transform = kernels.Projected(node.expressions, node.dropped, planner.sizes.epoch)
-    return planner.linked(node.input, Link(node.name, transform, node.means, is_steady=is_placed))
+    is_plain = node.means == logical.Means()
+    link = Link(node.name, transform, node.means, is_kernel=is_plain, is_steady=is_placed)
+    return planner.linked(node.input, link)
 
 
 @_lower.register
@@ -252,12 +285,16 @@ def _(node: logical.Rename, planner: _Planner) -> stages.Stage:
 @_lower.register
 def _(node: logical.Sample, planner: _Planner) -> stages.Stage:
     planner.goes_by_place = True
-    link = Link(node.name, kernels.Sampled(node.fraction, _seed(node.seed)), is_steady=True)
+    link = Link(node.name, kernels.Sampled(node.fraction, _seed(node.seed, planner.sizes.epoch)), is_steady=True)
     return planner.linked(node.input, link)
 
 
 @_lower.register
 def _(node: logical.Limit, planner: _Planner) -> stages.Stage:
+    if not node.row_count:  # nothing is run; but whoever comes next may ask for a column
+        schema = planner.schema(node)
+        empty = [] if schema is None else [stages.Block(schema.empty_table(), stages.Metadata(0, 0, schema))]
+        return stages.Input(blocks=empty, name=node.name)
     before = planner.linked(node.input, Link(node.name, kernels.Head(node.row_count)))
     return stages.Limit(input=before, row_count=node.row_count, name=node.name)
 
@@ -274,7 +311,6 @@ def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
             [before],
             kernels.ByPlace(node.block_rows),
             kernels.Together(block_rows=node.block_rows),
-            sample=kernels.row_count,
             boundaries=kernels.places,
             block_bytes=0,
         )
@@ -283,7 +319,7 @@ def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
         how: Any = kernels.ByHash(node.keys)
         return planner.exchange(node.name, [before], how, together, partition_count=node.block_count)
     if node.shuffles:
-        seed = _seed(None)
+        seed = _seed(None, 0)
         planner.goes_by_place = True
         how = kernels.AtRandom(seed)
         return planner.exchange(node.name, [before], how, kernels.Shuffled(seed), partition_count=node.block_count)
@@ -293,7 +329,6 @@ def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
         kernels.ByPlace(),
         together,
         partition_count=node.block_count,
-        sample=kernels.row_count,
         boundaries=kernels.places,
     )
 
@@ -301,12 +336,12 @@ def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
 @_lower.register
 def _(node: logical.RandomizeBlocks, planner: _Planner) -> stages.Stage:
     planner.goes_by_place = True
-    return planner.reordered(node.input, _seed(node.seed))
+    return planner.reordered(node.input, _seed(node.seed, planner.sizes.epoch))
 
 
 @_lower.register
 def _(node: logical.RandomShuffle, planner: _Planner) -> stages.Stage:
-    seed = _seed(node.seed)
+    seed = _seed(node.seed, planner.sizes.epoch)
     planner.goes_by_place = True
     return planner.exchange(
         node.name,
@@ -340,8 +375,7 @@ def _(node: logical.Aggregate, planner: _Planner) -> stages.Stage:
     how = grouping.Grouping(node.keys, node.aggregates)
     before = planner.linked(node.input, Link("PartialAggregate", kernels.Grouped(how)))
     count = node.partition_count if node.keys else 1
-    by = kernels.ByHash(node.keys)
-    return planner.exchange(node.name, [before], by, kernels.Combined(how), partition_count=count)
+    return planner.exchange(node.name, [before], kernels.ByGroup(how), kernels.Combined(how), partition_count=count)
 
 
 @_lower.register
@@ -358,7 +392,7 @@ def _(node: logical.MapGroups, planner: _Planner) -> stages.Stage:
         node.name,
         [planner.stage(node.input)],
         kernels.ByHash(node.keys),
-        kernels.GroupCalls(node.name, node.keys, node.function, node.batch_format),
+        kernels.GroupCalls(node.name, node.keys, node.function, node.batch_format, node.zero_copy),
         partition_count=node.partition_count if node.keys else 1,
         resources=node.means.resources,
         is_kernel=False,
@@ -378,23 +412,60 @@ def _(node: logical.Window, planner: _Planner) -> stages.Stage:
 
 @_lower.register
 def _(node: logical.Join, planner: _Planner) -> stages.Stage:
-    sides = [kernels.ByHash(node.left_on), kernels.ByHash(node.right_on)]
     inputs = [planner.stage(one) for one in node.inputs]
-    return planner.exchange(node.name, inputs, sides, kernels.Joined(node), partition_count=node.partition_count)
+    whole = logical.WHOLE_SIDES[node.how]
+    if len(whole) > 1 and node.is_broadcast is None:
+        sizes = [estimated_bytes(one) for one in inputs]
+        whole = tuple(sorted(whole, key=lambda side: (sizes[side] is None, sizes[side] or 0)))
+    return planner.exchange(
+        node.name,
+        inputs,
+        [kernels.ByHash(node.left_on), kernels.ByHash(node.right_on)],
+        kernels.Joined(node, *map(schemas.of, node.inputs)),
+        partition_count=node.partition_count,
+        whole=whole[:1] if node.is_broadcast else whole,
+        resources=node.resources,
+        broadcast_bytes=_broadcast_bytes(node.is_broadcast, planner),
+    )
+
+
+def _broadcast_bytes(is_broadcast: bool | None, planner: _Planner) -> int:
+    if is_broadcast is None:
+        return planner.sizes.broadcast_bytes
+    return sys.maxsize if is_broadcast else 0
+
+
+def estimated_bytes(stage: stages.Stage) -> int | None:
+    """Of what a stage makes, at most and about; None where nothing is known."""
+    if isinstance(stage, stages.Input):
+        return sum(block.metadata.size_bytes for block in stage.blocks)
+    if not getattr(stage, "is_kernel", True):
+        return None
+    if isinstance(stage, stages.Read):
+        found = [part.size_bytes for part in stage.parts]
+    elif isinstance(stage, stages.Map | stages.Limit | stages.Union):
+        found = [estimated_bytes(one) for one in stage.inputs]
+    else:
+        return None
+    return None if None in found else sum(one or 0 for one in found)
 
 
 @_lower.register
 def _(node: logical.AsofJoin, planner: _Planner) -> stages.Stage:
-    sides = [kernels.ByHash(node.left_by), kernels.ByHash(node.right_by)]
-    inputs = [planner.stage(one) for one in node.inputs]
-    count = None if node.left_by else 1
-    return planner.exchange(node.name, inputs, sides, kernels.AsofJoined(node), partition_count=count)
+    return planner.exchange(
+        node.name,
+        [planner.stage(one) for one in node.inputs],
+        [kernels.ByHash(node.left_by), kernels.ByHash(node.right_by)],
+        kernels.AsofJoined(node, *map(schemas.of, node.inputs)),
+        partition_count=None if node.left_by else 1,
+        whole=(1,),
+        broadcast_bytes=_broadcast_bytes(node.is_broadcast, planner),
+    )
 
 
 @_lower.register
 def _(node: logical.Mix, planner: _Planner) -> stages.Stage:
-    inputs = tuple(planner.stage(one) for one in node.inputs)
-    return stages.Mix(inputs=inputs, weights=node.weights, is_shortest=node.is_shortest)
+    return stages.Mix(inputs=planner.alike(node), weights=node.weights, is_shortest=node.is_shortest)
 
 
 @_lower.register
@@ -417,13 +488,14 @@ def _(node: logical.Write, planner: _Planner) -> stages.Stage:
         compute=node.means.compute or stages.TaskPool(),
         resources=node.means.resources,
         bundle_rows=sink.min_rows_per_write,
+        bundle_bytes=max(stages.Write.bundle_bytes, sink.min_bytes_per_write or 0),
         is_kernel=type(sink).__module__.startswith("umbel.data."),
     )
 
 
 @_lower.register
 def _(node: logical.Union, planner: _Planner) -> stages.Stage:
-    return stages.Union(inputs=tuple(planner.stage(one) for one in node.inputs), name=node.name)
+    return stages.Union(inputs=planner.alike(node), name=node.name)
 
 
 @_lower.register
@@ -436,6 +508,10 @@ def _(node: logical.Split, planner: _Planner) -> stages.Stage:
     return stages.Split(input=planner.stage(node.input), count=node.count, is_equal=node.is_equal)
 
 
-def _seed(seed: int | None) -> int:
+def _seed(seed: int | context.RandomSeedConfig | None, epoch: int) -> int:
     """Another one in each run, if none is given: drawn here and not in a task, which may run twice."""
-    return secrets.randbits(63) if seed is None else seed
+    if seed is None:
+        return secrets.randbits(63)
+    if isinstance(seed, int):
+        return seed
+    return int(shuffling.generator((seed.seed or 0, epoch)).integers(1 << 62))

@@ -16,10 +16,17 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import pyarrow as pa
+
 from umbel.data._blocks import grouping
+from umbel.data._engine import stages
 from umbel.data._expressions import nodes
 from umbel.data._expressions.expr import Expr
 from umbel.data._plan import logical, schemas
+
+# So many first rows of a sort are found without sorting all: one task puts together those of each task, of which there may be a
+# thousand. Where more are wanted all is sorted, but the partitions behind them.
+TOP_ROWS_MAX = 10_000
 
 Columns = frozenset[str] | None  # those that are wanted; None for all
 
@@ -104,7 +111,7 @@ def _filtered(node: logical.Node, parts: tuple[nodes.Node, ...], seen: _Pass) ->
     elif isinstance(node, logical.Sort) and node.limit is None:
         below, above = (movable,), fixed
     elif isinstance(node, logical.Union):
-        if all(schemas.of(one) is not None for one in node.inputs) and _have_all(node.inputs, movable):
+        if _have_alike(node, movable):
             below, above = (movable,) * len(node.inputs), fixed
     elif isinstance(node, logical.Join):
         below, above = _through_join(node, movable, fixed)
@@ -131,10 +138,21 @@ def is_placed(node: logical.Project) -> bool:
     return any(isinstance(part, nodes.Generated) for tree in trees for part in nodes.walk(tree))
 
 
-def _have_all(inputs: Iterable[logical.Node], parts: tuple[nodes.Node, ...]) -> bool:
+def _have_alike(node: logical.Union, parts: tuple[nodes.Node, ...]) -> bool:
+    """All inputs have the columns that the parts read, of the types that they have behind the union: `1 / x` of integers fails
+    where that of floats does not."""
+    whole = schemas.of(node)
+    if whole is None:
+        return False
     wanted = {name for one in parts for name in nodes.columns_of(one)}
-    found = [schemas.of(one) for one in inputs]
-    return all(one is not None and wanted <= {*one.names} for one in found)
+    if not wanted <= {*whole.names}:
+        return False
+    for found in map(schemas.of, node.inputs):
+        if found is None or not all(
+            name in found.names and found.field(name).type.equals(whole.field(name).type) for name in wanted
+        ):
+            return False
+    return True
 
 
 def _into_read(node: logical.Read, parts: tuple[nodes.Node, ...]) -> logical.Node:
@@ -201,8 +219,11 @@ def _limited(node: logical.Node, limit: int | None, seen: _Pass) -> logical.Node
     limit = None if node in seen.fixed else limit
     if isinstance(node, logical.Limit):
         least = node.row_count if limit is None else min(limit, node.row_count)
+        schema = schemas.of(node) if not least else None
+        if schema is not None:
+            return _no_rows(schema)
         return dataclasses.replace(node, row_count=least, input=_limited(node.input, least, seen))
-    if isinstance(node, logical.Sort) and limit is not None:
+    if isinstance(node, logical.Sort) and limit is not None and limit <= TOP_ROWS_MAX:
         least = limit if node.limit is None else min(limit, node.limit)
         return dataclasses.replace(node, limit=least, input=_limited(node.input, None, seen))
     if isinstance(node, logical.Read) and limit is not None:
@@ -213,6 +234,10 @@ def _limited(node: logical.Node, limit: int | None, seen: _Pass) -> logical.Node
     )
     passed = limit if one_by_one or isinstance(node, logical.Union) else None
     return node.with_inputs([_limited(one, passed, seen) for one in node.inputs])
+
+
+def _no_rows(schema: pa.Schema) -> logical.Node:
+    return logical.FromBlocks(blocks=[stages.Block(schema.empty_table(), stages.Metadata(0, 0, schema))], what="NoRows")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

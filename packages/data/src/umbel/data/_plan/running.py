@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
-import functools
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import umbel
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("umbel.data")
+
+
+@dataclasses.dataclass
+class _Given:
+    """For how long whoever reads had what was given."""
+
+    seconds: float = 0.0
 
 
 class Run:
@@ -44,8 +51,11 @@ class Run:
             )
         self.plan = staged(self._last, context, epoch=epoch, parallelism=self._parallelism)
         self.is_local = self._checkpoint is None and local.is_suitable(self.plan, context.local_bytes_max)
+        limits = context.execution_options.resource_limits.by_name()
         self._options = reports.RunOptions(
-            budget_bytes=int(context.execution_options.resource_limits.object_store_memory or 0),
+            budget_bytes=int(limits.pop("object_store_memory", 0)),
+            limits=limits,
+            excluded=context.execution_options.exclude_resources.by_name(),
             keeps_order=context.execution_options.preserve_order,
             shows_progress=context.enable_progress_bars,
             name=name,
@@ -86,7 +96,7 @@ class Run:
                 for table in self._here()
             ]
         _begin_session()
-        views, stats = executor.collect(self.plan, self._options)
+        views, stats = executor.collect(self.plan, self._options, self._asked)
         self._stats = lambda: stats
         self._tell_of_left_out()
         return [view.block() for view in views]
@@ -95,13 +105,9 @@ class Run:
         """Of a plan that ends with a write."""
         assert isinstance(self.plan, stages.Write)
         if self.is_local:
-            began_s = time.monotonic()
             figures: local.Figures = {}
-            self._stats = functools.partial(self._stats_here, figures, began_s)
-            try:
+            with self._told_here(figures):
                 return local.write(self.plan, figures)
-            finally:
-                self._ended_here(figures, began_s)
         if self._checkpoint is not None:
             self._stats = lambda: reports.stats_here(self.plan, {}, 0.0, state="ended")
             return self._checkpoint.write(self.plan, self._write_parts, parallelism=self._parallelism)
@@ -112,10 +118,13 @@ class Run:
 
     def _write(self, plan: stages.Write, options: reports.RunOptions) -> Any:
         _begin_session()
-        result, stats = executor.write(plan, options)
+        result, stats = executor.write(plan, options, self._asked)
         self._stats = lambda: stats
         self._tell_of_left_out()
         return result
+
+    def _asked(self, stats: Callable[[], reports.Stats]) -> None:
+        self._stats = stats
 
     def stream(self) -> list[executor.Stream]:
         """Of a plan that ends with a split: a stream for each consumer."""
@@ -125,27 +134,31 @@ class Run:
         return found
 
     def _here(self) -> Iterator[pa.Table]:
-        began_s = time.monotonic()
         figures: local.Figures = {}
-        self._stats = functools.partial(self._stats_here, figures, began_s)
-        consumer_s, given_s = 0.0, 0.0
-        try:
+        with self._told_here(figures) as given:
             for table in local.tables(self.plan, figures):
                 given_s = time.monotonic()
                 yield table
-                consumer_s += time.monotonic() - given_s
+                given.seconds += time.monotonic() - given_s
+
+    @contextlib.contextmanager
+    def _told_here(self, figures: local.Figures) -> Iterator[_Given]:
+        """Statistics of what runs in this process, while it does and then."""
+        began_s, given, plan = time.monotonic(), _Given(), self.plan
+
+        def told(wall_s: float, state: str) -> reports.Stats:
+            return reports.stats_here(plan, figures, wall_s, state=state, consumer_s=given.seconds)
+
+        self._stats = lambda: told(time.monotonic() - began_s, "running")
+        state = "ended"
+        try:
+            yield given
+        except Exception:
+            state = "failed"
+            raise
         finally:
-            self._ended_here(figures, began_s, consumer_s)
-
-    def _stats_here(self, figures: local.Figures, began_s: float) -> reports.Stats:
-        return reports.stats_here(self.plan, figures, time.monotonic() - began_s, state="running")
-
-    def _ended_here(self, figures: local.Figures, began_s: float, consumer_s: float = 0.0) -> None:
-        wall_s = time.monotonic() - began_s
-        error = sys.exc_info()[1]  # a generator that is closed has ended well
-        state = "failed" if isinstance(error, Exception) else "ended"
-        plan = self.plan
-        self._stats = lambda: reports.stats_here(plan, figures, wall_s, state=state, consumer_s=consumer_s)
+            wall_s = time.monotonic() - began_s
+            self._stats = lambda: told(wall_s, state)
 
     def left_out(self) -> list[pa.Table]:
         """Rows on which functions failed, with `on_error="collect"`; of the tasks that have ended."""
@@ -207,6 +220,7 @@ def staged(
     made = physical.Sizes(
         block_bytes=context.target_max_block_size,
         partition_bytes=context.target_shuffle_block_size,
+        broadcast_bytes=context.broadcast_bytes_max,
         parallelism=wanted,
         epoch=epoch,
     )
@@ -221,11 +235,25 @@ def drawn(last: logical.Node, context: contexts.DataContext) -> str:
     lines = []
     for stage in ordered:
         inputs = ", ".join(str(numbers[id(one)]) for one in stage.inputs)
-        lines.append(f"{numbers[id(stage)]}. {stage.name}{f'  of {inputs}' if inputs else ''}")
+        lines.append(
+            f"{numbers[id(stage)]}. {stage.name}{f'  of {inputs}' if inputs else ''}{_broadcast(stage, numbers)}"
+        )
         lines.append(f"   {explaining.means(stage)}")
     if local.is_suitable(plan, context.local_bytes_max):
         lines.append("All of it is built-in and little: it runs in this process, without workers.")
     return "\n".join(lines)
+
+
+def _broadcast(stage: stages.Stage, numbers: Mapping[int, int]) -> str:
+    """Of a join, which side goes to every task, or may."""
+    if not isinstance(stage, stages.Exchange) or not stage.whole or not stage.broadcast_bytes:
+        return ""
+    limit = stage.broadcast_bytes
+    named = [str(numbers[id(stage.inputs[side])]) for side in stage.whole]
+    known = physical.estimated_bytes(stage.inputs[stage.whole[0]])
+    if limit == sys.maxsize or (known is not None and known <= limit):
+        return f"; {named[0]} goes whole to every task"
+    return f"; {' or else '.join(named)} goes whole to every task if it has at most {reports.sized(limit)}"
 
 
 def _cpu_count() -> int:

@@ -19,6 +19,8 @@ _NULLS: Final = "a column with nulls is no array; fill or drop them"
 class NumpyDatasink(files.BlockBasedFileDatasink):
     """column: whose values, in `.npy` files whose first axis counts the rows."""
 
+    _KEEPS_SCHEMA = True
+
     def __init__(self, path: str, column: str, *, file_format: str = "npy", **options: Any) -> None:
         super().__init__(path, file_format=file_format, **options)
         self.column = column
@@ -58,6 +60,7 @@ class ImageDatasink(files.RowBasedFileDatasink):
 class TextDatasink(files.BlockBasedFileDatasink):
     """column: of text, a line for each row. Null is an empty line."""
 
+    _MAY_BE_EMPTY = True
     _collected_bytes = None
 
     def __init__(self, path: str, column: str = "text", *, file_format: str = "txt", **options: Any) -> None:

@@ -43,6 +43,7 @@ class WriteContext:
 
     @property
     def task_idx(self) -> int:
+        """Ray's name of task_index."""
         return self.task_index
 
 
@@ -56,6 +57,7 @@ class WriteResult(Generic[WriteReturn]):
 
     @classmethod
     def combine(cls, *results: WriteResult[WriteReturn]) -> WriteResult[WriteReturn]:
+        """The sums of several, and what all of their tasks returned."""
         return cls(
             sum(result.num_rows for result in results),
             sum(result.size_bytes for result in results),
@@ -125,6 +127,11 @@ class Datasink(Generic[WriteReturn]):
     @property
     def min_rows_per_write(self) -> int | None:
         """How many rows each task should get at least."""
+        return None
+
+    @property
+    def min_bytes_per_write(self) -> int | None:
+        """About how many bytes each task should get at least, if it is not said in rows."""
         return None
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from umbel import exceptions
 from umbel.data._blocks import schemas
-from umbel.data._sinks import base, files, tables
+from umbel.data._sinks import base, files, storable, tables
 from umbel.data._sources import delta, partitioning
 
 
@@ -62,7 +62,8 @@ class DeltaDatasink(tables.ParquetDatasink):
     def on_write_start(self, schema: pa.Schema | None = None) -> None:
         if self.mode is base.SaveMode.UPSERT:
             raise exceptions.UnsupportedFeature(base.unsupported_mode(self, self.mode))
-        self.write_uuid, self.should_write, self._schema = uuid.uuid4().hex, True, schema
+        known = None if schema is None else storable.schema(schema, _of_delta, of="a Delta table")
+        self.write_uuid, self.should_write, self._schema = uuid.uuid4().hex, True, known
         table = self._table()
         if table is not None:
             if self.mode in (base.SaveMode.CREATE, base.SaveMode.ERROR):
@@ -84,7 +85,7 @@ class DeltaDatasink(tables.ParquetDatasink):
             self._filesystem.create_dir(self.path, recursive=True)
 
     def write(self, blocks: Iterable[pa.Table], ctx: base.WriteContext) -> list[files.WrittenFile]:
-        seen = _Seen(blocks)
+        seen = _Seen(storable.table(table, _of_delta, of="a Delta table") for table in blocks)
         written = super().write(seen, ctx)
         return [DeltaFile(file.staged, file.final, file.num_rows, seen.schema) for file in written]
 
@@ -167,6 +168,17 @@ class DeltaDatasink(tables.ParquetDatasink):
         if not library.DeltaTable.is_deltatable(self._uri, self._storage_options):
             return None
         return library.DeltaTable(self._uri, storage_options=self._storage_options)
+
+
+def _of_delta(data_type: pa.DataType) -> pa.DataType | None:
+    """Its timestamps count microseconds, in UTC or without a zone."""
+    if pa.types.is_timestamp(data_type):
+        return pa.timestamp("us", None if data_type.tz is None else "UTC")
+    if pa.types.is_time(data_type) or pa.types.is_duration(data_type) or pa.types.is_float16(data_type):
+        return None
+    if pa.types.is_date64(data_type):
+        return pa.date32()
+    return storable.signed(data_type)
 
 
 class _Seen:

@@ -23,6 +23,7 @@ class FilenameProvider:
         self.file_format = file_format
 
     def get_filename_for_task(self, write_uuid: str, task_index: int) -> str:
+        """Of the files of a task; a file's number is put in front of the ending."""
         front = "" if self.dataset_uuid is None else f"{self.dataset_uuid}_"
         ending = "" if self.file_format is None else f".{self.file_format}"
         return f"{front}{write_uuid}_{task_index:06}{ending}"

@@ -235,6 +235,7 @@ class RowBasedFileDatasink(FileDatasink):
     """A file for each row. Define `write_row_to_file(row, file)`: row is a dict, file an open pyarrow.NativeFile."""
 
     def write_row_to_file(self, row: dict[str, Any], file: pa.NativeFile) -> None:
+        """Write one row to its file. For subclasses."""
         raise NotImplementedError(f"{type(self).__name__} must define write_row_to_file(row, file)")
 
     def write(self, blocks: Iterable[pa.Table], ctx: base.WriteContext) -> list[WrittenFile]:
@@ -267,11 +268,12 @@ class BlockBasedFileDatasink(FileDatasink):
     """A file for many rows. Define `write_block_to_file(block, file)`: block is a table, file an open pyarrow.NativeFile.
 
     A task makes one file, or one for each partition, and others where max_rows_per_file wants it or the schema changes.
-    min_rows_per_file: how many rows each task gets at least. partition_cols: columns whose values become directories
-    `name=value`, and are left out of the files.
+    min_rows_per_file, min_bytes_per_file (of blocks): how much each task gets at least. partition_cols: columns whose
+    values become directories `name=value`, and are left out of the files.
     """
 
     _KEEPS_SCHEMA = False  # whether a file without rows says which columns there would be
+    _MAY_BE_EMPTY = False  # whether one that says nothing can be read all the same, as no rows
     _collected_bytes: int | None = (
         _COLLECTED_BYTES  # after which a file is ended; None where it is written as rows come
     )
@@ -282,11 +284,17 @@ class BlockBasedFileDatasink(FileDatasink):
         *,
         min_rows_per_file: int | None = None,
         max_rows_per_file: int | None = None,
+        min_bytes_per_file: int | None = None,
         partition_cols: Sequence[str] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(path, **options)
-        for name, count in (("min_rows_per_file", min_rows_per_file), ("max_rows_per_file", max_rows_per_file)):
+        bounds = {
+            "min_rows_per_file": min_rows_per_file,
+            "max_rows_per_file": max_rows_per_file,
+            "min_bytes_per_file": min_bytes_per_file,
+        }
+        for name, count in bounds.items():
             if count is not None and count <= 0:
                 raise exceptions.InvalidOption(f"{name} must be above 0, got {count}", option=name)
         if min_rows_per_file and max_rows_per_file and min_rows_per_file > max_rows_per_file:
@@ -296,13 +304,19 @@ class BlockBasedFileDatasink(FileDatasink):
             )
         self.min_rows_per_file = min_rows_per_file
         self.max_rows_per_file = max_rows_per_file
+        self.min_bytes_per_file = min_bytes_per_file
         self.partition_cols = list(partition_cols or ())
 
     @property
     def min_rows_per_write(self) -> int | None:
         return self.min_rows_per_file
 
+    @property
+    def min_bytes_per_write(self) -> int | None:
+        return self.min_bytes_per_file
+
     def write_block_to_file(self, block: pa.Table, file: pa.NativeFile) -> None:
+        """Write the rows of a file to it. For subclasses."""
         raise NotImplementedError(f"{type(self).__name__} must define write_block_to_file(block, file)")
 
     def _writer(self, file: pa.NativeFile, schema: pa.Schema) -> TableWriter:
@@ -320,12 +334,12 @@ class BlockBasedFileDatasink(FileDatasink):
         return output.written
 
     def _write_empty(self) -> list[WrittenFile]:
-        if not self._KEEPS_SCHEMA or not self._schema or self.partition_cols:
+        if self.partition_cols or not (self._MAY_BE_EMPTY or (self._KEEPS_SCHEMA and self._schema)):
             return []
         output = _Output(self, base.WriteContext(0))
         with contextlib.ExitStack() as stack:
             stack.push(output.ended)
-            output.add_empty(pa.Table.from_batches([], self._schema))
+            output.add_empty(pa.Table.from_batches([], self._schema or pa.schema([])))
         return output.written
 
 

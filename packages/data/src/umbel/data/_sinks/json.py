@@ -28,6 +28,7 @@ _ARGUMENTS: Final = ("lines", "orient", "ensure_ascii", "indent")
 class JSONDatasink(files.BlockBasedFileDatasink):
     """pandas_json_args: lines (True: an object in each line), ensure_ascii, indent (of an array); orient must be "records"."""
 
+    _MAY_BE_EMPTY = True
     _collected_bytes = None
 
     def __init__(

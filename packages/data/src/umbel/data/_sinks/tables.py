@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
 from umbel.data._blocks import schemas, sizes
-from umbel.data._sinks import files
+from umbel.data._sinks import files, storable
 
 _ROW_GROUP_BYTES: Final = 64 << 20  # of tables that become a row group: readers want them neither tiny nor huge
 
@@ -111,6 +111,12 @@ class ArrowDatasink(_WithArguments):
         return _Gathered(writer.write_table, writer.close)
 
 
+def _of_orc(data_type: pa.DataType) -> pa.DataType | None:
+    if pa.types.is_time(data_type) or pa.types.is_duration(data_type) or pa.types.is_null(data_type):
+        return None
+    return storable.signed(data_type)
+
+
 class ORCDatasink(_WithArguments):
     """arrow_orc_args: for pyarrow.orc.ORCWriter, such as `compression`."""
 
@@ -133,8 +139,9 @@ class ORCDatasink(_WithArguments):
     def _writer(self, file: pa.NativeFile, schema: pa.Schema) -> files.TableWriter:
         from pyarrow import orc
 
+        storable.schema(schema, _of_orc, of="ORC")
         writer = orc.ORCWriter(file, **self._arguments())
-        return _Gathered(writer.write, writer.close)
+        return _Gathered(lambda table: writer.write(storable.table(table, _of_orc, of="ORC")), writer.close)
 
 
 class CSVDatasink(_WithArguments):

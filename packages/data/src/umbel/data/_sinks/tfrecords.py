@@ -7,7 +7,7 @@ these several values, null a feature without a value.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +17,11 @@ from umbel.data._blocks import tensors
 from umbel.data._sinks import files
 from umbel.data._sources import examples, tfrecords
 
+_GREATEST: Final = 2**63 - 1
+
 
 class TFRecordDatasink(files.BlockBasedFileDatasink):
+    _MAY_BE_EMPTY = True
     _collected_bytes = None
 
     def __init__(self, path: str, *, file_format: str = "tfrecords", **options: Any) -> None:
@@ -54,6 +57,10 @@ class _Writer:
                 raise ValueError(
                     f"column {name!r} has a null within a list, which an Example cannot hold; fill or drop it"
                 )
+        if self._kinds[name] == examples.INTS and max(values, default=0) > _GREATEST:
+            raise ValueError(
+                f"column {name!r} has {max(values)}, and an Example has no integers above {_GREATEST}; cast it"
+            )
         if self._kinds[name] == examples.BYTES:
             values = [one.encode() if isinstance(one, str) else one for one in values]
         return examples.Feature(self._kinds[name], values)

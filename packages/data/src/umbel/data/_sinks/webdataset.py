@@ -23,6 +23,7 @@ class WebDatasetDatasink(files.BlockBasedFileDatasink):
     """encoder: True for text, numbers, images, JSON and arrays by the names of the columns; None for values that are bytes
     or text already; a function of the row; a list of these. Null makes no file."""
 
+    _MAY_BE_EMPTY = True
     _collected_bytes = None
 
     def __init__(self, path: str, encoder: Encoder = True, *, file_format: str = "tar", **options: Any) -> None:
@@ -38,7 +39,7 @@ class WebDatasetDatasink(files.BlockBasedFileDatasink):
 
 class _Writer:
     def __init__(self, file: pa.NativeFile, encoder: Encoder) -> None:
-        self._archive = tarfile.open(fileobj=file, mode="w|")
+        self._archive = tarfile.open(fileobj=file, mode="w")  # "w|" would write its end into a file that was given up
         self._steps = list(encoder) if isinstance(encoder, (list, tuple)) else [encoder]
 
     def write(self, table: pa.Table) -> None:
@@ -50,9 +51,13 @@ class _Writer:
                 elif step:
                     sample = {name: _encoded(name, value) for name, value in sample.items()}
             key = str(sample.get("__key__") or uuid.uuid4().hex)
-            for name, value in sample.items():
-                if not name.startswith("__") and value is not None:
-                    self._add(f"{key}.{name}", value)
+            members = {name: value for name, value in sample.items() if not name.startswith("__") and value is not None}
+            if not members:
+                raise ValueError(
+                    f"the row {row!r} has no value that would be a file, and would not be read again; drop such rows"
+                )
+            for name, value in members.items():
+                self._add(f"{key}.{name}", value)
 
     def _add(self, name: str, value: Any) -> None:
         data = value.encode() if isinstance(value, str) else value

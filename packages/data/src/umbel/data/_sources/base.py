@@ -78,6 +78,7 @@ class Datasource:
         return None
 
     def input_files(self) -> list[str]:
+        """Paths of what it reads; none where it is no files."""
         return []
 
     def pushed_down(self) -> Mapping[str, Any]:

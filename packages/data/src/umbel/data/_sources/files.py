@@ -41,6 +41,7 @@ class FileShuffleConfig:
             raise exceptions.InvalidOptionType(f"seed must be an int or None, got {self.seed!r}", option="seed")
 
     def get_seed(self, execution_idx: int = 0) -> int | None:
+        """The seed of this execution: None for another order each time."""
         if self.seed is None or not self.reseed_after_execution:
             return self.seed
         return int(np.random.SeedSequence([abs(self.seed), execution_idx]).generate_state(1)[0])

@@ -11,14 +11,15 @@ import pyarrow as pa
 
 from umbel.data import block
 from umbel.data._blocks import schemas
-from umbel.data._sources import base, errors, packing, predicates
+from umbel.data._sources import base, errors, iceberg_filters, packing, predicates
 
 _INMEMORY_RATIO: Final = 4.0  # of Arrow's layout to compressed Parquet
 
 
 class IcebergDatasource(base.Datasource):
     """table_identifier: "namespace.table". catalog_kwargs: for pyiceberg.catalog.load_catalog. row_filter: of pyiceberg, text or
-    an expression. selected_fields: names of columns. snapshot_id: the latest if None. scan_kwargs: for Table.scan."""
+    an expression, or an expression of ours that has the same meaning there. selected_fields: names of columns. snapshot_id: the
+    latest if None. scan_kwargs: for Table.scan."""
 
     def __init__(
         self,
@@ -34,7 +35,8 @@ class IcebergDatasource(base.Datasource):
         self._table = load_table(table_identifier, catalog_kwargs)
         given = {"selected_fields": tuple(selected_fields), "snapshot_id": snapshot_id, **(scan_kwargs or {})}
         if row_filter is not None:
-            given["row_filter"] = row_filter
+            schema = arrow_schema(self._table.scan(snapshot_id=snapshot_id).projection())
+            given["row_filter"] = iceberg_filters.of(row_filter, schema, option="row_filter")
         self._scan = self._table.scan(**given)
         self._is_filtered = row_filter is not None or "row_filter" in given
         self._limit: int | None = None
@@ -44,9 +46,7 @@ class IcebergDatasource(base.Datasource):
         return "Iceberg"
 
     def schema(self) -> pa.Schema:
-        from pyiceberg.io.pyarrow import schema_to_pyarrow
-
-        projected = schema_to_pyarrow(self._scan.projection(), include_field_ids=False).remove_metadata()
+        projected = arrow_schema(self._scan.projection())
         return projected if self._order is None else pa.schema([projected.field(name) for name in self._order])
 
     def input_files(self) -> list[str]:
@@ -68,6 +68,14 @@ class IcebergDatasource(base.Datasource):
             return None  # pyiceberg has no scan of no columns
         return self._changed(_scan=self._scan.select(*wanted), _order=wanted)
 
+    def with_filter(self, expr: Any) -> tuple[base.Datasource, Any | None]:
+        if self._limit is not None:  # the rows that pass are among the first, and not the first of those that pass
+            return self, expr
+        pushed, residual = iceberg_filters.split(expr, self.schema())
+        if pushed is None:
+            return self, expr
+        return self._changed(_scan=self._scan.filter(pushed), _is_filtered=True, _planned=None), residual
+
     def with_limit(self, count: int) -> base.Datasource:
         return self._changed(_limit=count if self._limit is None else min(count, self._limit))
 
@@ -81,7 +89,7 @@ class IcebergDatasource(base.Datasource):
             units = packing.first_units(units, self._limit)
             limit = self._limit if limit is None else min(limit, self._limit)
         tasks, schema = [], self.schema()
-        for group in packing.pack(units, parallelism):
+        for group in packing.pack(units, parallelism) or [[]]:  # one at least, which says the types
             counts = [unit.row_count for unit in group if unit.row_count is not None]
             rows = sum(counts) if len(counts) == len(group) else None
             metadata = block.BlockMetadata(
@@ -106,6 +114,13 @@ class IcebergDatasource(base.Datasource):
         return changed
 
     _order: list[str] | None = None
+
+
+def arrow_schema(of: Any) -> pa.Schema:
+    """Of one of pyiceberg's, as rows are read and written by it."""
+    from pyiceberg.io.pyarrow import schema_to_pyarrow
+
+    return schema_to_pyarrow(of, include_field_ids=False).remove_metadata()
 
 
 def load_table(identifier: str, catalog_kwargs: Mapping[str, Any] | None) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from umbel.data import block
-from umbel.data._sources import base, errors, packing, predicates
+from umbel.data._sources import base, errors, lance_filters, packing, predicates
 
 
 class LanceDatasource(base.Datasource):
@@ -54,6 +54,14 @@ class LanceDatasource(base.Datasource):
         predicates.check_columns(wanted, self.schema().names)
         return self._changed(_columns=wanted) if wanted else None
 
+    def with_filter(self, expr: Any) -> tuple[base.Datasource, Any | None]:
+        if self._limit is not None:  # the rows that pass are among the first, and not the first of those that pass
+            return self, expr
+        pushed, residual = lance_filters.split(expr, self.schema())
+        if pushed is None:
+            return self, expr
+        return self._changed(_filter=pushed if self._filter is None else f"({self._filter}) AND ({pushed})"), residual
+
     def with_limit(self, count: int) -> base.Datasource:
         return self._changed(_limit=count if self._limit is None else min(count, self._limit))
 
@@ -70,7 +78,7 @@ class LanceDatasource(base.Datasource):
             units = packing.first_units(units, self._limit)
             limit = self._limit if limit is None else min(limit, self._limit)
         tasks = []
-        for group in packing.pack(units, parallelism):
+        for group in packing.pack(units, parallelism) or [[]]:  # one at least, which says the types
             counts = [unit.row_count for unit in group if unit.row_count is not None]
             rows_known = sum(counts) if len(counts) == len(group) else None
             metadata = block.BlockMetadata(
@@ -80,7 +88,8 @@ class LanceDatasource(base.Datasource):
             )
             scan = {**self._options, "columns": self._columns, "filter": self._filter}
             ids = [unit.part for unit in group]
-            read = functools.partial(_read, self._uri, self._dataset.version, self._storage_options, ids, scan)
+            where = (self._uri, self._dataset.version, self._storage_options)
+            read = functools.partial(_read, *where, ids, scan, self.schema())
             tasks.append(base.ReadTask(read, metadata, self.schema(), limit))
         return tasks
 
@@ -111,10 +120,19 @@ def _has_width(data_type: pa.DataType) -> bool:
 
 
 def _read(
-    uri: str, version: int, storage_options: Mapping[str, str] | None, ids: Sequence[int], scan: Mapping[str, Any]
+    uri: str,
+    version: int,
+    storage_options: Mapping[str, str] | None,
+    ids: Sequence[int],
+    scan: Mapping[str, Any],
+    schema: pa.Schema,
 ) -> Iterator[pa.Table]:
-    dataset = library().dataset(uri, version=version, storage_options=storage_options)
-    for fragment_id in ids:
-        fragment = dataset.get_fragment(fragment_id)
-        for batch in fragment.scanner(**scan).to_batches():
-            yield pa.Table.from_batches([batch])
+    yield pa.Table.from_batches([], schema)
+    try:
+        dataset = library().dataset(uri, version=version, storage_options=storage_options)
+        for fragment_id in ids:
+            fragment = dataset.get_fragment(fragment_id)
+            for batch in fragment.scanner(**scan).to_batches():
+                yield pa.Table.from_batches([batch])
+    except Exception as error:
+        raise errors.in_file(error, uri, reader="Lance") from error

@@ -69,9 +69,11 @@ class Partitioning:
 
     @property
     def types(self) -> Mapping[str, type]:
+        """The types of keys that are not str."""
         return self.field_types or {}
 
     def arrow_type(self, name: str) -> pa.DataType:
+        """The type of the column of this key."""
         return _ARROW_TYPES[self.types.get(name, str)]
 
     @property
@@ -84,6 +86,7 @@ class Partitioning:
 
     @property
     def resolved_filesystem(self) -> fs.FileSystem:
+        """Where base_dir is, of pyarrow."""
         return filesystems.resolve(self.base_dir or ".", self.filesystem)[0]
 
 
@@ -105,10 +108,12 @@ class PathPartitionParser:
         field_types: Mapping[str, type] | None = None,
         filesystem: Any = None,
     ) -> PathPartitionParser:
+        """See `Partitioning`, whose arguments these are."""
         return PathPartitionParser(Partitioning(style, base_dir, field_names, field_types, filesystem))
 
     @property
     def scheme(self) -> Partitioning:
+        """How it reads paths."""
         return self._scheme
 
     def __call__(self, path: str) -> dict[str, Any]:
@@ -176,9 +181,11 @@ class PathPartitionFilter:
 
     @property
     def parser(self) -> PathPartitionParser:
+        """What reads the values off the paths."""
         return self._parser
 
     def apply(self, path: str) -> bool:
+        """Whether the file is read."""
         return bool(self._filter_fn(self._parser(path)))
 
     def __call__(self, paths: Sequence[str]) -> list[str]:

@@ -3,6 +3,11 @@
 scaler = preprocessors.StandardScaler(["age"]).fit(train)
 scaler.transform(test)
 scaler.transform_batch({"age": np.array([31.0])})
+
+All have the methods of `umbel.data.preprocessor.Preprocessor`. Where `has_inverse` is true there is `inverse_transform(ds)` too,
+and `inverse_transform_batch(batch)`: they make the input columns of the output columns again. Each says below what it makes;
+`columns` are the names of what it reads, and `output_columns` of what it makes: as many, by default the same, which then take the
+place of what was read.
 """
 
 from __future__ import annotations

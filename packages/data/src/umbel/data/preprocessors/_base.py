@@ -66,12 +66,14 @@ class Preprocessor:
     # ---- fitting ----
 
     def fit_status(self) -> FitStatus:
+        """Whether it has been fitted, or needs no fit."""
         if not self._is_fittable:
             return FitStatus.NOT_FITTABLE
         is_fitted = getattr(self, "_fitted", False) or self.has_stats()
         return FitStatus.FITTED if is_fitted else FitStatus.NOT_FITTED
 
     def has_stats(self) -> bool:
+        """Whether `stats_` has anything in it."""
         return bool(getattr(self, "stats_", None))
 
     def fit(self: Self, ds: Dataset) -> Self:
@@ -175,9 +177,11 @@ class Preprocessor:
     # ---- what it is ----
 
     def get_input_columns(self) -> list[str]:
+        """Names of the columns that it reads."""
         return [*getattr(self, "_columns", getattr(self, "columns", None) or ())]
 
     def get_output_columns(self) -> list[str]:
+        """Names of the columns that it makes."""
         return [*getattr(self, "_output_columns", getattr(self, "output_columns", None) or ())]
 
     def __repr__(self) -> str:
@@ -260,6 +264,7 @@ class Columnwise(Preprocessor):
 
     @property
     def has_inverse(self) -> bool:
+        """Whether `inverse_transform` is there."""
         return type(self)._inverse_outputs is not Columnwise._inverse_outputs
 
     def inverse_transform(self, ds: Dataset) -> Dataset:

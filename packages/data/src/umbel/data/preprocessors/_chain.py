@@ -72,6 +72,7 @@ class Chain(_base.Preprocessor):
         return ds
 
     def inverse_transform_batch(self, data: Any) -> Any:
+        """The same of one batch."""
         self._require_fitted("inverse_transform_batch")
         for one in reversed(self._inverses()):
             data = one.inverse_transform_batch(data)
@@ -79,6 +80,7 @@ class Chain(_base.Preprocessor):
 
     @property
     def has_inverse(self) -> bool:
+        """Whether each of its preprocessors has one."""
         return all(getattr(one, "has_inverse", False) for one in self.preprocessors)
 
     def _inverses(self) -> list[Any]:

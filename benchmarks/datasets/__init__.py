@@ -1,0 +1,1 @@
+"""What `benchmarks/data.py` measures: rows and their bars, inputs, and the same work on each library."""
