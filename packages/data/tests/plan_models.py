@@ -62,7 +62,6 @@ KEYS = SORTABLE | {"list", "struct", "nested"}
 INTEGERS = {"small", "narrow", "int8"}  # few enough that no sum or product of some overflows
 FLOATS = {"float64", "float32", "real"}
 SUMMED = INTEGERS | {"decimal"}
-NOT_AS_ROWS = {"map"}  # a row has a list of pairs
 
 
 @dataclasses.dataclass
@@ -361,7 +360,7 @@ def with_size(group: pa.Table) -> pa.Table:
 
 
 def _map(draw: st.DrawFn, frame: Frame) -> Step | None:
-    if {*frame.kinds.values()} & NOT_AS_ROWS or not frame.rows:
+    if not frame.rows:
         return None
     fn = draw(st.sampled_from([with_nulls, reversed_row, drifting]))
     made = [fn(row) for row in frame.rows]
@@ -380,8 +379,6 @@ def _map(draw: st.DrawFn, frame: Frame) -> Step | None:
 
 
 def _flat_map(draw: st.DrawFn, frame: Frame) -> Step | None:
-    if {*frame.kinds.values()} & NOT_AS_ROWS:
-        return None
     fn = draw(st.sampled_from([repeated, yielded]))
     rows = [one for row in frame.rows for one in fn(row)]
     if not rows:

@@ -442,6 +442,31 @@ def test_interrupted_driver_goes_on_working(seed: int) -> None:
     assert output == "42\n"
 
 
+def test_interrupt_ends_a_wait_by_means_of_the_callers_code() -> None:
+    output, _ = drivers.run("""
+        import os, queue, signal, threading, umbel, umbel.util
+        umbel.init(num_cpus=1)
+        inbox = queue.SimpleQueue()
+
+        def is_there(seconds):
+            try:
+                inbox.get(timeout=seconds)
+            except queue.Empty:
+                return False
+            return True
+
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        try:
+            umbel.util.wait_beside(is_there)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        inbox.put(1)
+        umbel.util.wait_beside(is_there)
+        print(umbel.get(umbel.put(2)))
+    """)
+    assert output == "interrupted\n2\n"
+
+
 def test_users_own_interrupt_handler_is_kept() -> None:
     output, _ = drivers.run("""
         import os, signal, umbel

@@ -106,7 +106,7 @@ def test_errors_of_an_actor_pool_and_none() -> None:
 
 
 def test_an_error_names_the_operator_and_the_row() -> None:
-    ds = data.range(30).map(lambda row: row).map(fails_on_tens)
+    ds = data.range(30, override_num_blocks=1).map(lambda row: row).map(fails_on_tens)
     with pytest.raises(ValueError, match="0 is a ten") as caught:
         ds.materialize()
     text = str(caught.value)

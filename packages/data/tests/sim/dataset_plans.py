@@ -132,7 +132,9 @@ class Plan:
             compute = stages.ActorPool(
                 min_size=least, max_size=max(1, least) + chance.below(3), tasks_per_actor=1 + chance.below(2)
             )
-            resources = stages.Resources(num_cpus=chance.choose((1.0, 0.0)), num_gpus=chance.choose((0.0, 0.0, 1.0)))
+            resources = stages.Resources(
+                num_cpus=chance.choose((1.0, 0.5, 0.0)), num_gpus=chance.choose((0.0, 0.0, 1.0))
+            )
         made = stages.Map(
             name=self._name("map"), input=stage, transforms=(), compute=compute, resources=resources,
             bundle_rows=chance.choose((None, None, 4, 9)), bundle_bytes=ROW_BYTES * chance.choose((1, 6, 20)),

@@ -61,6 +61,7 @@ class Work:
         self.is_paused = False
         self.is_cancelled = False
         self.is_stuck = False
+        self.node = 0  # on which it runs
 
     def needs(self) -> Mapping[str, float]:
         if self.command.actor is not None:
@@ -93,9 +94,12 @@ class DatasetWorld(World):
             retries_max=3,
         )  # fmt: skip
         self.machine = scheduling.Machine(self.plan.last, self.options)
-        self.total = {"CPU": float(1 + chance.below(4)), "GPU": 1.0}
+        self.node_cpus: list[int] = []
+        self.total: dict[str, float] = {}
+        self.be_of_nodes()
         self.works: dict[tuple[int, int], Work] = {}
         self.actors: dict[int, tuple[runs.Run, bool, bool]] = {}  # -> (run, has CPUs, is ready)
+        self.node_of: dict[int, int] = {}  # of actors
         self.stopped: set[int] = set()
         self.blocks: dict[int, list[int]] = {}
         self.sizes: dict[int, int] = {}
@@ -251,19 +255,30 @@ class DatasetWorld(World):
 
     # The runtime
 
-    def core_used(self) -> dict[str, float]:
-        used: dict[str, float] = {}
-        for work in self.works.values():
-            if work.is_running:
-                capacity.add(used, work.needs(), 1)
-        for actor, (_, _, is_ready) in self.actors.items():
-            if is_ready:
-                capacity.add(used, self.actor_needs(actor), 1)
-        return used
+    def be_of_nodes(self) -> None:
+        """The cluster has so many CPUs, on one or two nodes."""
+        count = 1 + self.chance.below(4)
+        first = 1 + self.chance.below(count) if self.chance.happens(40) else count
+        self.node_cpus = [one for one in (first, count - first) if one]
+        nodes = {f"node:{number}": 1.0 for number in range(len(self.node_cpus))}
+        self.total = {"CPU": float(count), "GPU": 1.0, **nodes}
 
-    def fits(self, needs: Mapping[str, float]) -> bool:
-        used = self.core_used()
-        return all(used.get(name, 0.0) + amount <= self.total[name] for name, amount in needs.items())
+    def node_for(self, needs: Mapping[str, float]) -> int | None:
+        """One that has room. GPUs are wherever they are wanted."""
+        used: dict[str, float] = {}
+        cpus = [0.0] * len(self.node_cpus)
+        taken = [(work.node, work.needs()) for work in self.works.values() if work.is_running]
+        taken += [
+            (self.node_of[one], self.actor_needs(one)) for one, (_, _, is_ready) in self.actors.items() if is_ready
+        ]
+        for node, some in taken:
+            capacity.add(used, some, 1)
+            cpus[node % len(cpus)] += some.get("CPU", 0.0)
+        if any(used.get(name, 0.0) + amount > self.total[name] for name, amount in needs.items() if name != "CPU"):
+            return None
+        wanted = needs.get("CPU", 0.0)
+        found = [at for at, most in enumerate(self.node_cpus) if not wanted or cpus[at] + wanted <= most]
+        return self.chance.choose(found) if found else None
 
     def core_step(self, *, is_settling: bool) -> bool:
         """Something that the runtime can do; whether there was anything."""
@@ -275,7 +290,7 @@ class DatasetWorld(World):
             if work.is_cancelled:
                 choices.append((self.drop, key))
             elif not work.is_running:
-                if self.fits(work.needs()):
+                if self.node_for(work.needs()) is not None:
                     choices.append((self.run_task, key))
             elif not work.is_stuck:
                 is_read = work.read == work.made and not work.is_paused
@@ -285,7 +300,9 @@ class DatasetWorld(World):
                 if work.read < work.made and not work.is_paused:
                     choices.append((self.read_block, key))
         starting = [actor for actor, (_, _, is_ready) in self.actors.items() if not is_ready]
-        choices += [(self.make_actor, actor) for actor in starting if self.fits(self.actor_needs(actor))]
+        choices += [
+            (self.make_actor, actor) for actor in starting if self.node_for(self.actor_needs(actor)) is not None
+        ]
         if not choices:
             stuck = [work for work in self.works.values() if work.is_stuck]
             if is_settling and stuck:
@@ -300,7 +317,10 @@ class DatasetWorld(World):
         return True
 
     def run_task(self, key: Any) -> bool:
-        self.works[key].is_running = True
+        work = self.works[key]
+        node = self.node_for(work.needs())
+        assert node is not None
+        work.node, work.is_running = node, True
         return True
 
     def advance(self, key: Any) -> bool:
@@ -343,6 +363,9 @@ class DatasetWorld(World):
 
     def make_actor(self, actor: int) -> bool:
         run, has_cpus, _ = self.actors[actor]
+        node = self.node_for(self.actor_needs(actor))
+        assert node is not None
+        self.node_of[actor] = node
         self.actors[actor] = (run, has_cpus, True)
         self.tell(events.ActorReady(actor, self.now_s))
         return True
@@ -398,7 +421,7 @@ class DatasetWorld(World):
             if chance.happens(5):
                 self.leave()
             elif chance.happens(20):
-                self.total["CPU"] = float(1 + chance.below(4))
+                self.be_of_nodes()
                 self.tell(events.ResourcesChanged(self.total, self.now_s))
         else:
             self.core_step(is_settling=False)

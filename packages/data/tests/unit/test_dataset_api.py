@@ -420,3 +420,55 @@ class Nothing(data.Datasource):
 def test_where_no_table_comes_there_are_no_rows() -> None:
     ds = data.read_datasource(Nothing())
     assert (ds.count(), ds.take_all(), ds.to_arrow().num_rows) == (0, [], 0)
+
+
+# ---- odd input ----
+
+
+def test_columns_of_one_name_are_refused_at_once() -> None:
+    doubled = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
+    for make in (data.from_arrow, lambda table: data.from_blocks([table])):
+        with pytest.raises(ValueError, match="table 0 has several columns called 'a'; rename all but one"):
+            make(doubled)
+
+
+def test_rows_without_columns_are_counted() -> None:
+    ds = cut(3, 1).drop_columns("id")
+    assert (ds.count(), ds.take_all(), ds.random_shuffle(seed=1).materialize().count()) == (3, [{}] * 3, 3)
+    assert ds.repartition(2).zip(cut(3)).take_all() == [{"id": 0}, {"id": 1}, {"id": 2}]
+    assert [len(one) for one in (ds.limit(2).take_all(), ds.union(ds).take_all())] == [2, 6]
+
+
+def test_names_are_any_text() -> None:
+    ds = data.from_arrow(pa.table({"": [2, 1], "ключ 🎉": [1, 1], "a.b": [3, 4], "x[0]": [5, 6]}))
+    ds = ds.sort("").with_column("a.b", col("a.b") + col("x[0]")).filter(expr=col("ключ 🎉") == 1)
+    assert ds.groupby(["ключ 🎉", "a.b"]).sum("").take_all() == [
+        {"ключ 🎉": 1, "a.b": 8, "sum()": 2},
+        {"ключ 🎉": 1, "a.b": 10, "sum()": 1},
+    ]
+
+
+def test_columns_that_are_there_for_a_while_do_not_replace_others() -> None:
+    ds = data.from_arrow(pa.table({"__drawn__": [1, 2], "__number__": [1, 2], "__part__": [3, 3], "k": [0, 0]}))
+    assert ds.sample(2, seed=1).columns() == ds.columns()
+    assert [one.columns() for one in ds.train_test_split(0.5, stratify="k")] == [ds.columns()] * 2
+    assert [one.columns() for one in ds.streaming_train_test_split(0.5, seed=1)] == [ds.columns()] * 2
+
+
+def test_limits_beyond_what_can_be_counted_are_none() -> None:
+    assert len(cut(3).limit(2**70).take_all()) == len(cut(3).take(2**70)) == len(cut(3).take_all(2**70)) == 3
+    assert len(cut(3).to_pandas(2**70)) == len(cut(3).take_batch(2**70)["id"]) == 3
+
+
+def test_a_plan_with_an_error_can_be_shown() -> None:
+    ds = cut(3).union(data.from_arrow(pa.table({"id": ["x"]})))
+    assert repr(ds) == "Dataset(num_rows=4, schema=<ValueError>, plan=Union)"
+    with pytest.raises(ValueError, match="the column 'id' is int64 in input 0 of the union and string in input 1"):
+        ds.take_all()
+
+
+def test_a_thousand_columns() -> None:
+    ds = data.from_arrow(pa.table({f"c{number}": [number, number + 1] for number in range(1000)}))
+    assert len(ds.sort("c5", descending=True).rename_columns({"c7": "x"}).take_all()[0]) == 1000
+    assert ds.sum()["sum(c999)"] == 1999
+    assert ds.groupby("c0").max([f"c{number}" for number in range(1, 1000)]).take_all()[1]["max(c7)"] == 8

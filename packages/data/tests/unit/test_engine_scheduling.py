@@ -188,6 +188,28 @@ def test_first_actor_has_no_cpu_where_tasks_would_be_left_without() -> None:
     assert of(StartActor, told.made(1)) == [StartActor(1, 1, False)]
 
 
+NODES = {"CPU": 4.0, "node:a": 1.0, "node:__internal_head__": 1.0, "node:b": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("resources", "cpus", "actors"),
+    [({"CPU": 4.0}, 0.5, 6), (NODES, 0.5, 3), (NODES, 1.0, 3), ({"CPU": 4.0}, 1.5, 2), (NODES, 1.5, 1)],
+)
+def test_actors_on_several_nodes_leave_a_task_all_of_its_cpus_on_one(
+    resources: dict[str, float], cpus: float, actors: int
+) -> None:
+    pool = stages.ActorPool(max_size=9)
+    plan = mapped(read(20), compute=pool, resources=stages.Resources(num_cpus=cpus), bundle_bytes=10)
+    machine = scheduling.Machine(plan, scheduling.Options(MIB))
+    commands = machine.apply(Began(resources, 0.0))
+    started = 0
+    for task in range(1, 16):
+        for event in (BlockMade(task, 1, task, 1, 10, 1.0), TaskEnded(task, 1, Cost(1.0, 1.0, 0), 1.0)):
+            commands = machine.apply(event)
+            started += len([one for one in of(StartActor, commands) if one.has_cpus])
+    assert started == actors
+
+
 def test_lost_task_is_tried_again_from_where_it_stood() -> None:
     told = Told(read(1))
     told.made(1)
@@ -373,7 +395,7 @@ def test_partition_of_many_like_rows_is_shared_by_tasks_that_each_get_all_of_the
 
 
 def test_block_much_larger_than_wanted_is_divided_where_tasks_share_it() -> None:
-    for plan in (join(broadcast_bytes=0, partition_bytes=20, partition_count=1), join()):
+    for plan in (join(broadcast_bytes=0, partition_bytes=20, partition_count=1), join(partition_bytes=20)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(exchanges, "BROADCAST_BUNDLE_BYTES", 20)
             told = Told(plan, cpus=9.0)

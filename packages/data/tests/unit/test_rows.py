@@ -290,3 +290,12 @@ def test_unsigned_integers_stay_so_in_rows_made_of_others() -> None:
     assert rows.from_rows([{"id": 0.5}], like=like).schema == pa.schema({"id": pa.float64()})
     with pytest.raises(ValueError, match="column 'id', row 1: 18446744073709551616 does not fit"):
         rows.from_rows([{"id": 1}, {"id": 2**64}], like=like)
+
+
+def test_maps_stay_maps_in_rows_made_of_others() -> None:
+    kind = pa.map_(pa.string(), pa.int64())
+    table = pa.table(
+        {"m": pa.array([[("a", 1)], [], None], kind), "l": pa.array([[[("a", 1)]], [None], None], pa.list_(kind))}
+    )
+    assert rows.from_rows([*rows.iter_rows(table)], like=table.schema).equals(table)
+    assert rows.from_rows([{"m": "x"}], like=table.schema).schema == pa.schema({"m": pa.string()})

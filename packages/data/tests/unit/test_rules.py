@@ -183,6 +183,14 @@ def test_what_is_cheap_is_read_twice_with_less_each_time(folder: str) -> None:
     assert sorted(schemas.of(one).names for one in reads) == [["a"], ["b"]]  # type: ignore[union-attr]
 
 
+def test_states_of_a_group_of_several_blocks_are_one_before_they_are_divided() -> None:
+    how = grouping.Grouping(["a"], [aggregate.Count()])
+    both = pa.concat_tables([how.partial(pa.table({"a": [1, 2]})), how.partial(pa.table({"a": [1]}))])
+    shards = kernels.ByGroup(how)(both, 3, None)
+    found = [how.finish(how.combine([shard])).to_pylist() for shard in shards]
+    assert sorted(row["count()"] for some in found for row in some) == [1, 2]
+
+
 def test_no_users_function_is_tried_twice_at_once() -> None:
     """A late read may be, but not with what a user does behind it."""
     read = logical.Read(source=data.range(3)._node.source)  # type: ignore[attr-defined]
@@ -190,11 +198,3 @@ def test_no_users_function_is_tried_twice_at_once() -> None:
     function = logical.MapRows(input=kernel, function=logical.Function(dict), kind="map")
     assert physical.stage_of(kernel, physical.Sizes()).can_repeat  # type: ignore[union-attr]
     assert not physical.stage_of(function, physical.Sizes()).can_repeat  # type: ignore[union-attr]
-
-
-def test_states_of_a_group_of_several_blocks_are_one_before_they_are_divided() -> None:
-    how = grouping.Grouping(["a"], [aggregate.Count()])
-    both = pa.concat_tables([how.partial(pa.table({"a": [1, 2]})), how.partial(pa.table({"a": [1]}))])
-    shards = kernels.ByGroup(how)(both, 3, None)
-    found = [how.finish(how.combine([shard])).to_pylist() for shard in shards]
-    assert sorted(row["count()"] for some in found for row in some) == [1, 2]

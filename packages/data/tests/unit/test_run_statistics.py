@@ -125,7 +125,7 @@ def test_a_run_on_workers_has_all_figures() -> None:
 
 def test_whoever_reads_may_be_the_slowest() -> None:
     found = reports._stats(
-        [("read", "", runs.Stats(wall_s=1.0), "")], 9.0, where="on workers", state="ended", consumer_s=8.0
+        [reports._of_stage("read", runs.Stats(wall_s=1.0))], 9.0, where="on workers", state="ended", consumer_s=8.0
     )
     assert found["bottleneck"] == {"stage": None, "busy_s": 8.0, "cpu_part": None}
     assert "slowest: whoever reads, busy for 8.00 s" in str(found)

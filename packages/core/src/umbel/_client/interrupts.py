@@ -15,7 +15,7 @@ from collections.abc import Callable
 from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any
 
-from umbel._client import current, links
+from umbel._client import current, links, waits
 from umbel._objects import serialization
 from umbel._transport import connection, reactor
 
@@ -32,6 +32,7 @@ _WAITS = (
 _UNINTERRUPTED = (links.AgentLink.request.__code__,)  # an answer that nobody takes may be a grant of memory
 _USERS_CODE = (
     serialization.serialize.__code__, serialization.decode_inline.__code__, serialization.load.__code__,
+    waits.callers.__code__,
 )  # fmt: skip
 
 

@@ -25,6 +25,11 @@ STORED = serialization.STORED
 BLOCK_AFTER_S = 0.001  # a wait longer than this gives the CPU back; shorter ones are not worth two messages
 
 
+def callers(wait: Callable[[float | None], bool], timeout_s: float | None) -> bool:
+    """A wait by means of the caller's own code, which may be interrupted as that may (`interrupts`)."""
+    return wait(timeout_s)
+
+
 class SomeOf(list[ownership.Record]):
     """What a thread waits for that does not need all of it."""
 
@@ -167,11 +172,11 @@ class Waits:
     ) -> None:
         """By means of `wait`, which takes a time and returns whether it is over."""
         began_s = time.monotonic()
-        if wait(BLOCK_AFTER_S if timeout_s is None else min(BLOCK_AFTER_S, timeout_s)):
+        if callers(wait, BLOCK_AFTER_S if timeout_s is None else min(BLOCK_AFTER_S, timeout_s)):
             return
 
         def wait_until(until_s: float | None) -> bool:
-            return wait(None if until_s is None else max(0.0, until_s - time.monotonic()))
+            return callers(wait, None if until_s is None else max(0.0, until_s - time.monotonic()))
 
         self._go_on(wait_until, wanted, began_s, timeout_s)
 

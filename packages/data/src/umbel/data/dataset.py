@@ -90,9 +90,14 @@ class Dataset(
         self._name = name
 
     def __repr__(self) -> str:
-        schema = plan_schemas.of(self._node)
         rows = counts.of(self._node)
-        columns = "unknown" if schema is None else "{" + ", ".join(f"{one.name}: {one.type}" for one in schema) + "}"
+        try:
+            schema = plan_schemas.of(self._node)
+            columns = (
+                "unknown" if schema is None else "{" + ", ".join(f"{one.name}: {one.type}" for one in schema) + "}"
+            )
+        except (ArithmeticError, KeyError, TypeError, ValueError) as error:  # as a run of it raises
+            columns = f"<{type(error).__name__}>"
         return f"Dataset(num_rows={'unknown' if rows is None else rows}, schema={columns}, plan={self._node.name})"
 
     def __iter__(self) -> Iterator[Any]:

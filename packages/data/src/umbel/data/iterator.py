@@ -270,8 +270,8 @@ def _ahead(made: Iterator[Any], count: int) -> Iterator[Any]:
 
 
 class _Ahead:
-    """Each side looks at the flag of the other only after it has changed what is ready, and waits only after it has raised its
-    own flag and looked again; so one of them sees the other, and what is ready passes without a lock."""
+    """Each side raises its own flag before it looks whether it must wait, and looks at the other's flag after it has changed
+    what is ready: so one of them sees the other, and what is ready passes without a lock."""
 
     def __init__(self, made: Iterator[Any], count: int) -> None:
         self._made = made

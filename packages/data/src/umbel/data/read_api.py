@@ -155,7 +155,7 @@ def from_numpy(ndarrays: np.ndarray[Any, Any] | Sequence[np.ndarray[Any, Any]]) 
 
 def from_blocks(blocks: Sequence[pa.Table | pd.DataFrame]) -> MaterializedDataset:
     """Of these tables or frames, each a block."""
-    return MaterializedDataset.of([batches.from_batch(one, operator="from_blocks") for one in blocks])
+    return _of_several([batches.from_batch(one, operator="from_blocks") for one in blocks], "FromBlocks", None)
 
 
 def from_duckdb(relation: Any, *, override_num_blocks: int | None = None) -> MaterializedDataset:
@@ -236,6 +236,8 @@ def _of_table(table: pa.Table, what: str, block_count: int | None) -> Materializ
 
 
 def _of_several(tables: Sequence[pa.Table], what: str, block_count: int | None) -> MaterializedDataset:
+    for number, table in enumerate(tables):
+        schemas.refuse_duplicates(table.column_names, f"table {number}")
     if task_options.check_block_count(block_count) is not None:
         assert block_count is not None
         whole = schemas.concat(tables)

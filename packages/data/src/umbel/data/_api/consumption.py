@@ -133,7 +133,11 @@ class Consumption:
 
     def to_pandas(self, limit: int | None = None) -> pd.DataFrame:
         """All rows as one frame. limit: raises ValueError if there are more."""
-        whole = self.to_arrow() if limit is None else self._whole(logical.Limit(input=self._node, row_count=limit + 1))
+        if limit is None:
+            whole = self.to_arrow()
+        else:
+            most = _count("limit", _count("limit", limit) + 1)
+            whole = self._whole(logical.Limit(input=self._node, row_count=most))
         if limit is not None and whole.num_rows > limit:
             raise ValueError(f"there are more than limit={limit} rows; give a larger one, or None for no limit")
         frame: Any = batches.to_batch(whole, "pandas")
@@ -302,4 +306,4 @@ class Consumption:
 def _count(name: str, value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError(f"{name} must be a number of rows, 0 or more, got {value!r}")
-    return value
+    return min(value, options.ROWS_MAX)

@@ -10,7 +10,9 @@ import umbel
 from umbel import exceptions
 from umbel.data import context as contexts
 from umbel.data._engine import stages
-from umbel.data._plan import logical
+from umbel.data._plan import logical, schemas
+
+ROWS_MAX: Final = (1 << 63) - 1  # that Arrow counts
 
 
 class TaskPoolStrategy:
@@ -222,6 +224,14 @@ def seed(given: Any) -> int | contexts.RandomSeedConfig | None:
     if given is not None and (not isinstance(given, int) or isinstance(given, bool)):
         raise TypeError(f"seed must be an integer, a RandomSeedConfig or None, got {given!r}")
     return given
+
+
+def unused(name: str, node: logical.Node) -> str:
+    """The name, or a longer one, such that no column has it as far as that is known."""
+    schema = schemas.of(node)
+    while schema is not None and name in schema.names:
+        name += "_"
+    return name
 
 
 def keys(name: str, given: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from umbel.data import expressions, window
+from umbel.data._api import options
 from umbel.data._blocks import hashing
 from umbel.data._plan import logical, schemas
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from umbel.data import context as contexts
     from umbel.data.dataset import Dataset, MaterializedDataset
     from umbel.data.iterator import DataIterator
-
-_NUMBER, _COUNT, _PART = "__number__", "__count__", "__part__"  # columns that are there only for a while
 
 
 class Splitting:
@@ -98,13 +97,14 @@ class Splitting:
             if test_size >= total:
                 raise ValueError(f"test_size={test_size} leaves no row of {total} for training")
             test_size = test_size / total
+        numbers, counts = (options.unused(name, self._node) for name in ("__number__", "__count__"))
         numbered = ds.window(
-            {_NUMBER: window.row_number(), _COUNT: window.count()}, partition_by=stratify
+            {numbers: window.row_number(), counts: window.count()}, partition_by=stratify
         ).materialize()
-        last = expressions.col(_COUNT) - (expressions.col(_COUNT) * expressions.lit(float(test_size))).round()
+        last = expressions.col(counts) - (expressions.col(counts) * expressions.lit(float(test_size))).round()
         train, test = (
-            numbered.filter(expr=one).drop_columns([_NUMBER, _COUNT]).materialize()
-            for one in (expressions.col(_NUMBER) <= last, expressions.col(_NUMBER) > last)
+            numbered.filter(expr=one).drop_columns([numbers, counts]).materialize()
+            for one in (expressions.col(numbers) <= last, expressions.col(numbers) > last)
         )
         return train, test
 
@@ -135,11 +135,12 @@ class Splitting:
         else:
             raise ValueError(f"split_type must be 'random' or 'hash', got {split_type!r}")
         ds: Any = self
-        with_part = ds.with_column(_PART, drawn)
-        is_test = expressions.col(_PART) < test_size
+        part = options.unused("__part__", self._node)
+        with_part = ds.with_column(part, drawn)
+        is_test = expressions.col(part) < test_size
         return (
-            with_part.filter(expr=~is_test).drop_columns([_PART]),
-            with_part.filter(expr=is_test).drop_columns([_PART]),
+            with_part.filter(expr=~is_test).drop_columns([part]),
+            with_part.filter(expr=is_test).drop_columns([part]),
         )
 
     def streaming_split(

@@ -19,9 +19,6 @@ from umbel.data._plan import failing, logical, schemas
 if TYPE_CHECKING:
     from umbel.data.dataset import Dataset
 
-_DRAWN, _STRUCT, _OVER = "__drawn__", "__struct__", "__over__"  # columns that are there only for a while
-
-
 Seed = int | contexts.RandomSeedConfig | None
 
 
@@ -222,7 +219,7 @@ class Transforms:
         ds, dropped = self, []
         for number, one in enumerate((exprs, *more_exprs)):
             if isinstance(one, expressions.Unnest):
-                temporary = f"{_STRUCT}{number}"
+                temporary = options.unused(f"__struct{number}__", self._node)
                 ds = ds._with(
                     logical.Project(input=ds._node, expressions=(expressions.star(), one.expr.alias(temporary)))
                 )
@@ -233,7 +230,7 @@ class Transforms:
         made = []
         for name, value in given.items():
             if isinstance(value, window.Over):
-                ds, temporary = value.added(ds, f"{_OVER}{len(dropped)}")
+                ds, temporary = value.added(ds, options.unused(f"__over{len(dropped)}__", self._node))
                 dropped.append(temporary)
                 value = expressions.col(temporary)
             if not isinstance(value, expressions.Expr):
@@ -312,7 +309,7 @@ class Transforms:
         """The first rows. Nothing that is behind them is read."""
         if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
             raise ValueError(f"limit must be a number of rows, 0 or more, got {limit!r}")
-        return self._with(logical.Limit(input=self._node, row_count=limit))
+        return self._with(logical.Limit(input=self._node, row_count=min(limit, options.ROWS_MAX)))
 
     def random_sample(self, fraction: float, *, seed: Seed = None) -> Dataset:
         """Each row with this probability. With a seed the same rows each time, however many workers there are."""
@@ -324,8 +321,9 @@ class Transforms:
         """So many rows at random, in random order; all if there are fewer. Only so many are kept while it runs."""
         if not isinstance(n, int) or isinstance(n, bool) or n < 0:
             raise ValueError(f"n must be a number of rows, 0 or more, got {n!r}")
-        drawn = self.with_column(_DRAWN, expressions.random(seed=seed, reseed_after_execution=False))
-        return drawn.sort(_DRAWN).limit(n).drop_columns(_DRAWN)
+        name = options.unused("__drawn__", self._node)  # a column that is there only for a while
+        drawn = self.with_column(name, expressions.random(seed=seed, reseed_after_execution=False))
+        return drawn.sort(name).limit(n).drop_columns(name)
 
     def distinct(self, on: str | Sequence[str] | None = None, *, keep: str = "first") -> Dataset:
         """One row of those that are equal in these columns, or in all. keep: "first", "last" or "any", which is quickest."""

@@ -31,9 +31,9 @@ class FileOptions(TypedDict, total=False):
     least, where there is as much. num_rows_per_file: the old name of min_rows_per_file. max_rows_per_file: a task makes several
     files rather than one with more. filename_provider: what files are called. arrow_open_stream_args: for
     `pyarrow.fs.FileSystem.open_output_stream`; compression is told by the file's ending otherwise. concurrency: how many tasks
-    run at once at most. ray_remote_args: other options of the tasks, such as `num_cpus` and `memory`. checkpoint: a
-    directory in which is noted what is done, or a `umbel.data.checkpoint.CheckpointConfig`: run again after its driver was
-    killed, the write goes on there.
+    run at once at most. ray_remote_args: other options of the tasks, such as `num_cpus` and `memory`. checkpoint: a directory in
+    which is noted what is done, or a `umbel.data.checkpoint.CheckpointConfig`: run again after its driver was killed, the write
+    goes on there.
     """
 
     filesystem: Any

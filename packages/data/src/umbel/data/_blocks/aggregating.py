@@ -225,6 +225,10 @@ class Vectorized(AggregateFnV2):
         """Raises KeyError for a column that is not there and TypeError for one that this cannot be asked of."""
         if self._is_overridden():
             return None
+        read = self.input_columns()
+        if read is not None and all(name in input_schema.names for name in read):
+            # Of a wide table one column: an empty one of all, for each of a thousand aggregations, took seconds.
+            input_schema = pa.schema([input_schema.field(name) for name in read])
         empty = input_schema.empty_table()
         return pa.field(self.name, self._end(self._start(empty, reducing.Groups(np.zeros(0, np.int64), 0))).type)
 

@@ -58,7 +58,7 @@ def unify(schemas: Iterable[tuple[pa.Schema, str]]) -> pa.Schema:
     if not distinct:
         return pa.schema([])
     for schema, origin in distinct:
-        _refuse_duplicates(schema.names, origin)
+        refuse_duplicates(schema.names, origin)
     if len(distinct) == 1:
         return distinct[0][0]
     found: dict[str, tuple[pa.Field, str]] = {}
@@ -94,7 +94,7 @@ def conform(table: pa.Table, schema: pa.Schema, *, origin: str = "the table") ->
     """
     if table.schema.equals(schema):
         return table
-    _refuse_duplicates(table.column_names, origin)
+    refuse_duplicates(table.column_names, origin)
     surplus = [name for name in table.column_names if schema.get_field_index(name) < 0]
     if surplus:
         raise ValueError(
@@ -126,7 +126,8 @@ def without_columns(row_count: int) -> pa.Table:
     return pa.Table.from_struct_array(pa.array([{}] * row_count, pa.struct([])))
 
 
-def _refuse_duplicates(names: Sequence[str], origin: str) -> None:
+def refuse_duplicates(names: Sequence[str], origin: str) -> None:
+    """Raises ValueError for a name that several columns have."""
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{origin} has several columns called {twice!r}; rename all but one")

@@ -31,7 +31,7 @@ def permute(table: pa.Table, seed_parts: Sequence[int]) -> pa.Table:
     """All rows of the table in an order that the parts, such as (seed, epoch, number of the block), decide."""
     if table.num_rows < 2:
         return table
-    return _contiguous(table).take(pa.array(generator(seed_parts).permutation(table.num_rows)))
+    return _taken(_contiguous(table), generator(seed_parts).permutation(table.num_rows))
 
 
 def permuted_parts(table: pa.Table, seed_parts: Sequence[int]) -> Iterator[pa.Table]:
@@ -72,7 +72,7 @@ class LocalShuffle:
                 whole = _contiguous(schemas.concat(buffered))
                 order = self._generator.permutation(row_count)
                 yield from _gathered(whole, order[self._rows_min :])
-                buffered = [whole.take(pa.array(order[: self._rows_min]))]
+                buffered = [_taken(whole, order[: self._rows_min])]
                 row_count = self._rows_min
         if row_count:
             yield from _gathered(_contiguous(schemas.concat(buffered)), self._generator.permutation(row_count))
@@ -82,11 +82,17 @@ def _gathered(table: pa.Table, order: np.ndarray[Any, Any]) -> Iterator[pa.Table
     row_bytes = max(1, sizes.size_bytes(table) // table.num_rows)
     step = max(1, _GATHER_BYTES // row_bytes)
     for start in range(0, len(order), step):
-        yield table.take(pa.array(order[start : start + step]))
+        yield _taken(table, order[start : start + step])
+
+
+def _taken(table: pa.Table, rows: np.ndarray[Any, Any]) -> pa.Table:
+    return table.take(pa.array(rows)) if table.num_columns else schemas.without_columns(len(rows))
 
 
 def _contiguous(table: pa.Table) -> pa.Table:
     """With one array in each column: gathering from one is several times as fast as from many."""
+    if not table.num_columns:  # Arrow would forget how many rows there are
+        return table
     columns = [sizes.contiguous(column) for column in table.columns]
     fields = [field.with_type(column.type) for field, column in zip(table.schema, columns, strict=True)]
     return pa.Table.from_arrays(columns, schema=pa.schema(fields, table.schema.metadata))

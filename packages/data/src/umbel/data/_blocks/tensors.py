@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from umbel.data._blocks import numeric
+
 
 class RaggedTensorScalar(pa.ExtensionScalar):  # type: ignore[misc]  # PyArrow has no types
     """One tensor, or null."""
@@ -209,8 +211,8 @@ def cast(column: pa.Array, target: pa.DataType) -> pa.Array:
 
 def _column(stacked: np.ndarray[Any, Any]) -> pa.Array:
     """The numbers of an array in C order."""
-    native = np.ascontiguousarray(stacked, stacked.dtype.newbyteorder("="))
-    return pa.array(native.reshape(-1))
+    native = np.ascontiguousarray(stacked, stacked.dtype.newbyteorder("=")).reshape(-1)
+    return numeric.to_arrow(native) if native.dtype.kind in "iuf" else pa.array(native)
 
 
 def _ragged(arrays: Sequence[np.ndarray[Any, Any]], mask: np.ndarray[Any, Any] | None) -> pa.Array:
@@ -279,5 +281,7 @@ def _dense(numbers: pa.Array, column: pa.Array, counts: int | np.ndarray[Any, An
 def _views(numbers: pa.Array) -> np.ndarray[Any, Any]:
     if numbers.null_count and (pa.types.is_integer(numbers.type) or pa.types.is_boolean(numbers.type)):
         raise ValueError(f"a tensor of {numbers.type} has a null among its elements; fill it, or use a list column")
+    if numeric.holds(numbers):
+        return numeric.to_numpy(numbers)
     views: np.ndarray[Any, Any] = numbers.to_numpy(zero_copy_only=False)
     return views

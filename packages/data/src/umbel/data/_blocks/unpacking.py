@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import schemas, tensors
+from umbel.data._blocks import numeric, schemas, tensors
 
 _Array: TypeAlias = "np.ndarray[Any, Any]"
 _FIRST_US: Final = -62_135_596_800_000_000  # of the year 1: Python's datetimes know no earlier one,
@@ -81,6 +81,8 @@ def objects(values: list[Any]) -> _Array:
 
 
 def _plain(column: pa.Array) -> _Array:
+    if numeric.holds(column):
+        return numeric.to_numpy(column)
     array: _Array = column.to_numpy(zero_copy_only=False)
     return array
 

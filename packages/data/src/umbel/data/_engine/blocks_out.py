@@ -7,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from umbel.data._blocks import schemas
+
 FIRST_BYTES = (
     1 << 20
 )  # a task's first block is this large, each further one twice as large: whoever waits has something soon
@@ -72,6 +74,9 @@ def merged(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _joined(tables: list[pa.Table]) -> pa.Table:
+    """They have one schema."""
+    if len(tables) > 1 and not tables[0].num_columns:  # Arrow would forget how many rows there are
+        return schemas.concat(tables)
     return tables[0] if len(tables) == 1 else pa.concat_tables(tables)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from umbel.data._engine import runs
@@ -11,6 +12,7 @@ TASKS_MAX = 1_000  # at once of one stage; they take no CPUs, or there are very 
 EPSILON = 1e-6  # fractions of resources that do not add up
 
 CPU = "CPU"
+NODE_PREFIX, HEAD_NODE = "node:", "node:__internal_head__"  # each node has one, and the first both
 
 
 class Capacity:
@@ -20,8 +22,9 @@ class Capacity:
         self.total: dict[str, float] = {}
         self.used: dict[str, float] = {}
         self.actors: dict[int, runs.Run] = {}
-        tasks = [run for run in all_runs if run.has_tasks and run.pool is None]
-        self._cpus_of_task = max((run.needs.get(CPU, 0.0) for run in tasks), default=0.0)
+        working = [run for run in all_runs if run.has_tasks]
+        self._cpus_of_task = max((run.needs.get(CPU, 0.0) for run in working if run.pool is None), default=0.0)
+        self._is_even = all(run.needs.get(CPU, 0.0) in (0.0, 1.0) for run in working)
 
     def takes(self, run: runs.Run, *, has_cpus: bool) -> Mapping[str, float]:
         """What one task or actor of the stage is given."""
@@ -36,6 +39,14 @@ class Capacity:
     def is_oversubscribed(self) -> bool:
         """Whether tasks wait for what others have."""
         return any(amount > self.total.get(name, 0.0) + EPSILON for name, amount in self.used.items())
+
+    def may_be_scattered(self) -> bool:
+        """Whether what is free may lie on several nodes, a part of a task's CPUs on each."""
+        return not self._is_even and self._node_count > 1
+
+    @property
+    def _node_count(self) -> int:
+        return sum(name.startswith(NODE_PREFIX) and name != HEAD_NODE for name in self.total)
 
     def could_ever_hold(self, run: runs.Run) -> bool:
         return all(self.total.get(name, 0.0) >= amount for name, amount in run.needs.items())
@@ -64,14 +75,24 @@ class Capacity:
 
     def has_room_for_actor(self, run: runs.Run) -> bool:
         """Beside what tasks need that are no actors', so that these do not wait for the end of the run."""
-        for name, amount in run.needs.items():
-            kept = self._cpus_of_task if name == CPU else 0.0
-            if self._held_by_actors(name) + amount + kept > self.total.get(name, 0.0) + EPSILON:
-                return False
-        return True
+        return self._leaves_cpus_for_task(run.needs.get(CPU, 0.0)) and all(
+            sum(self._taken_by_actors(name)) + amount <= self.total.get(name, 0.0) + EPSILON
+            for name, amount in run.needs.items()
+            if name != CPU
+        )
 
-    def _held_by_actors(self, name: str) -> float:
-        return sum(self.takes(run, has_cpus=self._has_cpus(actor)).get(name, 0.0) for actor, run in self.actors.items())
+    def _taken_by_actors(self, name: str) -> list[float]:
+        return [self.takes(run, has_cpus=self._has_cpus(actor)).get(name, 0.0) for actor, run in self.actors.items()]
+
+    def _leaves_cpus_for_task(self, cpus: float) -> bool:
+        """Whether actors that take what they do, and so much more, leave a task's CPUs on some node, wherever core puts them:
+        each may break a CPU, and one CPU less than a task needs may be left on all nodes but one."""
+        taken = [*self._taken_by_actors(CPU), cpus]
+        kept = self._cpus_of_task
+        if self.may_be_scattered():
+            taken = [math.ceil(one) for one in taken]
+            kept = math.ceil(kept) + max(0, math.ceil(kept) - 1) * (self._node_count - 1)
+        return sum(taken) + kept <= self.total.get(CPU, 0.0) + EPSILON
 
     def _has_cpus(self, actor: int) -> bool:
         pool = self.actors[actor].pool
@@ -79,7 +100,7 @@ class Capacity:
 
     def is_filled_by_actors(self) -> bool:
         """Whether actors have so many CPUs that there are not enough for one task."""
-        return self._held_by_actors(CPU) + self._cpus_of_task > self.total.get(CPU, 0.0) + EPSILON
+        return not self._leaves_cpus_for_task(0.0)
 
     def lacking_devices(self, run: runs.Run) -> set[str]:
         """What others hold of what an actor or a task of the stage needs, CPUs apart."""

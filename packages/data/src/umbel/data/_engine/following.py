@@ -44,7 +44,7 @@ class Following:
                 if attempt.is_paused:
                     attempt.is_paused = False
                     return
-        if self._capacity.is_oversubscribed():
+        if self._capacity.is_oversubscribed() or self._capacity.may_be_scattered():
             for attempt in self._assignments.paused():
                 attempt.is_paused = False
                 return

@@ -190,7 +190,8 @@ class _Plan:
     def _broadcast(self, stage: stages.Exchange, whole: int, tables: list[pa.Table]) -> Iterator[pa.Table]:
         """Some blocks of the other input at a time, with all of this one."""
         (other,) = (one for number, one in enumerate(stage.inputs) if number != whole)
-        bundles = self._bundled(other, exchanges.broadcast_bundle_bytes(_bytes_of(tables)), None)
+        target = exchanges.broadcast_bundle_bytes(_bytes_of(tables), stage.partition_bytes)
+        bundles = self._bundled(other, target, None)
         for number, bundle in enumerate(itertools.chain([next(bundles, [])], bundles)):  # of nothing there is one
             some = [table for _, table in bundle]
             reduced = stage.reduce(number, [tables, some] if whole == 0 else [some, tables])

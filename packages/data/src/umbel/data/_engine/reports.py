@@ -24,11 +24,11 @@ class RunOptions:
     keeps_order: bool = True
     repeats: bool = True
     stall_s: float = 10.0
+    limits: Mapping[str, float] = field(default_factory=dict)
+    excluded: Mapping[str, float] = field(default_factory=dict)
     on_written: Callable[[int, Any], None] | None = None
     shows_progress: bool = False
     name: str | None = None
-    limits: Mapping[str, float] = field(default_factory=dict)
-    excluded: Mapping[str, float] = field(default_factory=dict)
 
     def within(self, resources: Mapping[str, float]) -> dict[str, float]:
         """What of the cluster's resources is ours."""
@@ -61,12 +61,11 @@ class Stats(dict[str, Any]):
     """What a run has done; printed, a table. Times are in seconds, sizes in bytes. It may be asked for while the run goes on.
 
     stages: for each, in order, a dictionary of
-        name; how (of an exchange, how it was done); tasks (that have ended), tasks_started, tasks_retried (after a worker was
+        name; how, what an exchange has decided; tasks (that have ended), tasks_started, tasks_retried (after a worker was
         lost), tasks_repeated (late ones, tried a second time); workers_max, at once; rows_in, bytes_in, rows_out, bytes_out,
         blocks_out; wall_s and cpu_s, of all tasks together; task_wall_s_max, of one; heap_bytes_max, that one task had beyond its
-        blocks; blocked_s, for how long it could start no task, by why (`input`, `tasks`: those that run have given nothing yet,
-        `budget`, `resources`, `actors`);
-        waits_for: of these, what it waits for now, "" if nothing.
+        blocks; blocked_s, for how long the stage could start no task, by why (`input`, `tasks`: those that run have given nothing
+        yet, `budget`, `resources`, `actors`); waits_for: of these, what it waits for now, "" if nothing.
     total: rows_out, bytes_out, tasks, tasks_retried, tasks_repeated, cpu_s, wall_s (of the run), consumer_s (for how long whoever
         reads had something to take), held_bytes_max (blocks that are made and not used yet), parked_bytes_max (those that
         exchanges keep), heap_bytes_max.
@@ -85,9 +84,16 @@ class Stats(dict[str, Any]):
 
 def stats(machine: scheduling.Machine, wall_s: float, *, state: str) -> Stats:
     """Of a run on workers, so far."""
-    is_on = state == "running"
     return _stats(
-        [(run.name, run.how(), run.stats, run.reason if is_on and not run.is_closed else "") for run in machine.runs],
+        [
+            _of_stage(
+                run.name,
+                run.stats,
+                how=run.how(),
+                waits_for=run.reason if state == "running" and not run.is_closed else "",
+            )
+            for run in machine.runs
+        ],
         wall_s,
         where="on workers",
         state=state,
@@ -113,12 +119,12 @@ def stats_here(
             inputs = [figures[one] for one in stage.inputs if one in figures]
             found.rows_in = sum(one.rows_out for one in inputs)
             found.bytes_in = sum(one.bytes_out for one in inputs)
-    told = [(stage.name, "", figures.get(stage) or runs.Stats(), "") for stage in every]
+    told = [_of_stage(stage.name, figures.get(stage) or runs.Stats()) for stage in every]
     return _stats(told, wall_s, where="in this process", state=state, consumer_s=consumer_s)
 
 
 def _stats(
-    every: Sequence[tuple[str, str, runs.Stats, str]],
+    told: Sequence[Mapping[str, Any]],
     wall_s: float,
     *,
     where: str,
@@ -127,7 +133,6 @@ def _stats(
     held_bytes_max: int = 0,
     parked_bytes_max: int = 0,
 ) -> Stats:
-    told = [_of_stage(*one) for one in every]
     total = {
         "wall_s": wall_s,
         "tasks": sum(one["tasks"] for one in told),
@@ -144,7 +149,7 @@ def _stats(
     return Stats(stages=told, total=total, bottleneck=_bottleneck(told, consumer_s), where=where, state=state)
 
 
-def _of_stage(name: str, how: str, found: runs.Stats, waits_for: str) -> dict[str, Any]:
+def _of_stage(name: str, found: runs.Stats, *, how: str = "", waits_for: str = "") -> dict[str, Any]:
     return {
         "name": name,
         "how": how,
@@ -196,18 +201,13 @@ def table(found: Mapping[str, Any]) -> str:
         again = one["tasks_retried"] + one["tasks_repeated"]
         rows.append(
             (
-                _named(one), f"{one['tasks']}{f' +{again}' if again else ''}", f"{one['rows_out']:,}",
+                _called(one), f"{one['tasks']}{f' +{again}' if again else ''}", f"{one['rows_out']:,}",
                 sized(one["bytes_out"]), f"{one['wall_s']:.2f} s", f"{one['cpu_s']:.2f} s", sized(one["heap_bytes_max"]), waited,
             )
         )  # fmt: skip
     widths = [max(len(row[at]) for row in rows) for at in range(len(_COLUMNS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*lines, *_summary(found)])
-
-
-def _named(one: Mapping[str, Any]) -> str:
-    name = shortened(one["name"], _NAME_CHARS)
-    return f"{name}: {one['how']}" if one["how"] else name
 
 
 def _summary(found: Mapping[str, Any]) -> list[str]:
@@ -230,6 +230,11 @@ def _summary(found: Mapping[str, Any]) -> list[str]:
     if found.get("parts_done_before"):
         lines.append(f"from the checkpoint: {found['parts_done_before']} parts")
     return lines
+
+
+def _called(one: Mapping[str, Any]) -> str:
+    name = shortened(one["name"], _NAME_CHARS)
+    return f"{name}: {one['how']}" if one["how"] else name
 
 
 def shortened(text: str, char_count: int) -> str:

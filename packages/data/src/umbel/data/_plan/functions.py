@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from umbel.data._blocks import batches, owning, rows, sizes
+from umbel.data._blocks import batches, columns, owning, rows, sizes
 from umbel.data._plan import calls, failing, logical, unchanged
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class RowCalls:
                 except Exception as error:
                     self._failed(error, _Origin(block, index, {}))
                     kept.append(False)
-            yield block if all(kept) else block.take(np.flatnonzero(kept))
+            yield block if all(kept) else columns.taken(block, np.flatnonzero(kept))
 
     def _whether(self, value: Any) -> bool:
         if isinstance(value, collections.abc.Iterator):

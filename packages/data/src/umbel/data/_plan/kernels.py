@@ -14,6 +14,7 @@ from umbel.data import datasink as sinks
 from umbel.data._blocks import (
     asof,
     batches,
+    columns,
     grouping,
     joining,
     partitioning,
@@ -56,7 +57,8 @@ class Projected:
         for block, number, row_offset in _placed(blocks):
             dropped = [name for name in block.column_names if name in self.dropped]
             whole = block.drop_columns(dropped) if dropped else block
-            yield evaluate.project(whole, self.expressions, row_offset=row_offset, block=number, epoch=self.epoch)
+            made = evaluate.project(whole, self.expressions, row_offset=row_offset, block=number, epoch=self.epoch)
+            yield made if made.num_columns else schemas.without_columns(block.num_rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +91,7 @@ class Sampled:
     def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         for block, number, row_offset in _placed(blocks):
             chances = generated.uniform((self.seed, number), row_offset, block.num_rows).to_numpy()
-            yield block.take(np.flatnonzero(chances < self.fraction))
+            yield columns.taken(block, np.flatnonzero(chances < self.fraction))
 
 
 @dataclass(frozen=True, eq=False)

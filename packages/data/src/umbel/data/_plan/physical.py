@@ -421,12 +421,17 @@ def _(node: logical.Join, planner: _Planner) -> stages.Stage:
         node.name,
         inputs,
         [kernels.ByHash(node.left_on), kernels.ByHash(node.right_on)],
-        kernels.Joined(node, *map(schemas.of, node.inputs)),
+        kernels.Joined(_alone(node), *map(schemas.of, node.inputs)),
         partition_count=node.partition_count,
         whole=whole[:1] if node.is_broadcast else whole,
         resources=node.resources,
         broadcast_bytes=_broadcast_bytes(node.is_broadcast, planner),
     )
+
+
+def _alone(node: logical.Node) -> Any:
+    """The operator without what it takes its rows from, which may be in memory and would travel to each task with it."""
+    return node.with_inputs([logical.Node() for _ in node.inputs])
 
 
 def _broadcast_bytes(is_broadcast: bool | None, planner: _Planner) -> int:
@@ -456,7 +461,7 @@ def _(node: logical.AsofJoin, planner: _Planner) -> stages.Stage:
         node.name,
         [planner.stage(one) for one in node.inputs],
         [kernels.ByHash(node.left_by), kernels.ByHash(node.right_by)],
-        kernels.AsofJoined(node, *map(schemas.of, node.inputs)),
+        kernels.AsofJoined(_alone(node), *map(schemas.of, node.inputs)),
         partition_count=None if node.left_by else 1,
         whole=(1,),
         broadcast_bytes=_broadcast_bytes(node.is_broadcast, planner),

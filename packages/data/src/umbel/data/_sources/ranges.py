@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from umbel import exceptions
 from umbel.data import block
+from umbel.data._blocks import numeric
 from umbel.data._sources import base, packing
 
 _ROWS_AT_ONCE = 1 << 20  # 8 MiB of int64: what is made ahead of a limit is little
@@ -72,7 +73,8 @@ class RangeDatasource(_Counted):
         return "Range" if self._shape is None else "RangeTensor"
 
     def schema(self) -> pa.Schema:
-        return next(_numbers(self._column, self._shape, 0, 0)).schema
+        kind = pa.int64() if self._shape is None else pa.fixed_shape_tensor(pa.int64(), self._shape)
+        return pa.schema([(self._column, kind)])
 
     def _row_bytes(self) -> int:
         return 8 * int(np.prod(self._shape or (1,), dtype=np.int64))
@@ -108,11 +110,11 @@ def _numbers(column: str, shape: tuple[int, ...] | None, start: int, stop: int) 
     for first in range(start, max(stop, start + 1), step):
         values: np.ndarray = np.arange(first, min(first + step, stop), dtype=np.int64)
         if shape is None:
-            yield pa.table({column: pa.array(values)})
+            yield pa.table({column: numeric.to_arrow(values)})
         else:
             tensor_type = pa.fixed_shape_tensor(pa.int64(), shape)
             width = int(np.prod(shape, dtype=np.int64))
-            flat = pa.array(np.repeat(values, width))
+            flat = numeric.to_arrow(np.repeat(values, width))
             storage = pa.FixedSizeListArray.from_arrays(flat, type=tensor_type.storage_type)
             yield pa.table({column: pa.ExtensionArray.from_storage(tensor_type, storage)})
 
