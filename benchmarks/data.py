@@ -82,6 +82,10 @@ class Side:
         while left:
             left = self._run(left, plan)
 
+    def kept(self) -> dict[str, Any]:
+        """All but where its interpreter is, as JSON has it."""
+        return {name: value for name, value in vars(self).items() if name != "python"}
+
     def median(self, key: str, *, cold: bool = False) -> float | None:
         """Seconds; None where the row has failed or was not run. A row that runs once has its only time as both."""
         timings = self.timings.get(key)
@@ -306,7 +310,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="next to no data, to see that all of it works")
     parser.add_argument("--large-gb", type=float, help="how much is sorted and shuffled; 4, or a fifth of the memory")
     parser.add_argument("--sizes", type=json.loads, help="sizes of other rows, as JSON: fields of `bars.Sizes`")
-    parser.add_argument("--json", type=Path, help="write all timings to this file as well")
+    parser.add_argument(
+        "--json", type=Path, help="keep all timings in this file, and measure no group that is there already"
+    )
     parser.add_argument("--write", type=Path, help="write the report to this Markdown file")
     given = parser.parse_args()
 
@@ -319,8 +325,10 @@ def main() -> int:
     wanted = given.sides.split(",") if given.sides else (["ray", *OTHERS] if given.peer_python else [])
     if unknown := [one for one in wanted if one not in ("ray", *OTHERS)]:
         parser.error(f"--sides: {', '.join(unknown)} unknown; allowed: ray, {', '.join(OTHERS)}")
-    sides = {"umbel": Side("umbel", given.umbel_python)}
-    sides.update({one: Side(one, given.peer_python or given.umbel_python) for one in wanted})
+    kept = json.loads(given.json.read_text()) if given.json and given.json.exists() else {}
+    sides = {"umbel": Side(python=given.umbel_python, **kept.get("umbel", {"library": "umbel"}))}
+    peer_python = given.peer_python or given.umbel_python
+    sides.update({one: Side(python=peer_python, **kept.get(one, {"library": one})) for one in wanted})
     sizes = dataclasses.asdict(TINY) if given.quick else {"large_bytes": large_bytes()}
     sizes.update(given.sizes or {})
     if given.large_gb is not None:
@@ -330,9 +338,12 @@ def main() -> int:
         plan = Plan(given.folder or Path(temporary), sizes, given.quick)
         plan.folder.mkdir(parents=True, exist_ok=True)
         for group in dict.fromkeys(row.group for row in rows):
-            measure(group, [row for row in rows if row.group == group], sides, plan)
-            if given.json:  # after each, so that a run that is broken off has measured something
-                given.json.write_text(json.dumps({one: side.timings for one, side in sides.items()}, indent=1) + "\n")
+            of_group = [row for row in rows if row.group == group]
+            if all(row.key in {**sides["umbel"].timings, **sides["umbel"].errors} for row in of_group):
+                continue
+            measure(group, of_group, sides, plan)
+            if given.json:  # after each, so that a run that is broken off can be gone on with
+                given.json.write_text(json.dumps({one: side.kept() for one, side in sides.items()}, indent=1) + "\n")
 
     body, stated = report(rows, sides), facts(sides, plan.all_sizes)
     print(f"\n{stated}\n\n{body}")

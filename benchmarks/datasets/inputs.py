@@ -25,6 +25,7 @@ SCAN_VALUES = 10_000  # of the column that is filtered by; 1 % are below SCAN_BE
 SCAN_BELOW = 100
 IMAGE_SIZE = (400, 500)  # height, width
 IMAGE_EDGE = 224  # of what each becomes
+IMAGE_MEAN, IMAGE_DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of each colour: those of ImageNet
 
 
 def made(folder: Path, name: str, write: Callable[[Path], None]) -> Path:

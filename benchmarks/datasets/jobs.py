@@ -25,7 +25,7 @@ KEY_FACTOR, PAYLOAD_FACTOR = (
     0xD1B54A32D192ED03,
 )  # odd: a number times one of them modulo 2**64 is another one
 PAYLOAD_WORDS = 11  # of eight bytes; with id and key a row has 104 bytes
-BATCH_IMAGES = 64
+BATCH_IMAGES = 32
 
 START_PROGRAM = """
 import {module} as rt
@@ -224,13 +224,15 @@ def query(name: str) -> Callable[[str, Setting], Job]:
 
 def images(module: str, setting: Setting) -> Job:
     found, data = inputs.images(setting.folder, setting.sizes), _quiet(module)
-    edge = inputs.IMAGE_EDGE
+    edge, mean, deviation = inputs.IMAGE_EDGE, inputs.IMAGE_MEAN, inputs.IMAGE_DEVIATION
 
     def normalise(batch: dict[str, Any]) -> dict[str, Any]:
         import numpy as np
 
-        mean, deviation = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
-        return {"image": (batch["image"] * np.float32(1 / 255) - mean) / deviation}
+        pixels = batch["image"].astype(np.float32)
+        pixels -= np.array(mean, np.float32)
+        pixels /= np.array(deviation, np.float32)
+        return {"image": pixels}
 
     def run() -> Any:
         count, total = 0, 0.0
@@ -244,7 +246,7 @@ def images(module: str, setting: Setting) -> Job:
 
 def checking_images(folder: Path, count: int) -> Callable[[Any], None]:
     """All images, and the sum of their normalised first values."""
-    total = (inputs.images_answer(folder) / 255 - count * 0.485) / 0.229
+    total = (inputs.images_answer(folder) - count * inputs.IMAGE_MEAN[0]) / inputs.IMAGE_DEVIATION[0]
 
     def check(found: Any) -> None:
         expecting(count)(found[0])

@@ -146,8 +146,10 @@ class _Images:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> Any:
-        mean, deviation = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
-        return (inputs.scaled(self._paths[index]) * np.float32(1 / 255) - mean) / deviation
+        pixels = inputs.scaled(self._paths[index]).astype(np.float32)
+        pixels -= np.array(inputs.IMAGE_MEAN, np.float32)
+        pixels /= np.array(inputs.IMAGE_DEVIATION, np.float32)
+        return pixels
 
 
 def images_torch(setting: Setting) -> Job:

@@ -1,4 +1,4 @@
-"""A process that is killed in the middle of a write."""
+"""A process that is killed in the middle of a write, and one that is interrupted in the middle of a run."""
 
 from __future__ import annotations
 
@@ -43,3 +43,36 @@ def test_a_killed_process_leaves_nothing_that_a_reader_sees(tmp_path: Path, wher
     sink.on_write_start()  # which would refuse to write where files are
     sink.on_write_complete(datasink.WriteResult(1, 8, [sink.write([pa.table({"id": [1]})], datasink.WriteContext(0))]))
     assert len(listing.visible_files(sink.path, sink._filesystem)) == 1
+
+
+INTERRUPTED = """
+import os, signal, threading, time
+import umbel
+from umbel import data
+
+umbel.init(num_cpus=1, log_to_driver=False)
+
+def sleeps(row):
+    open("begun", "w").close()
+    time.sleep(100)
+
+def interrupt():
+    while not os.path.exists("begun"):
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=interrupt).start()
+try:
+    data.range(1).map(sleeps).take_all()
+except KeyboardInterrupt:
+    print("interrupted")
+print(data.range(2).map(lambda row: row).count())
+"""
+
+
+@pytest.mark.slow
+def test_interrupt_ends_a_run_whose_functions_are_at_work(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], check=True, timeout=50, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout == "interrupted\n2\n", done.stderr

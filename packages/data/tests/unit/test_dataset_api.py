@@ -472,3 +472,9 @@ def test_a_thousand_columns() -> None:
     assert len(ds.sort("c5", descending=True).rename_columns({"c7": "x"}).take_all()[0]) == 1000
     assert ds.sum()["sum(c999)"] == 1999
     assert ds.groupby("c0").max([f"c{number}" for number in range(1, 1000)]).take_all()[1]["max(c7)"] == 8
+
+
+def test_blocks_of_chosen_sizes_of_no_rows_have_columns() -> None:
+    ds = cut(3).filter(expr=col("id") > 5).repartition(target_num_rows_per_block=2)
+    assert ds.to_arrow().schema == ds.schema().base_schema
+    assert [one.columns() for one in ds.split(2)] == [["id"], ["id"]]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from umbel.data._engine import task_context
-from umbel.data._plan import calls, failing, functions, logical
+from umbel.data._plan import awaiting, failing, functions, logical
 
 TABLE = pa.table({"a": pa.array([1, 2, 3, 4, 5], pa.int32())})
 
@@ -88,7 +88,7 @@ def test_of_an_endless_generator_only_what_is_wanted_is_made() -> None:
     stream = through(batches(endless))
     assert values(itertools.islice(stream, 4)) == [0, 1, 2, 3]
     stream.close()  # type: ignore[attr-defined]
-    assert len(made) <= 4 + calls.CONCURRENT_CALLS * (calls.ITEMS_AHEAD + 2)
+    assert len(made) <= 4 + awaiting.CONCURRENT_CALLS * (awaiting.ITEMS_AHEAD + 2)
 
 
 def test_error_of_an_asynchronous_generator_comes_behind_its_items() -> None:

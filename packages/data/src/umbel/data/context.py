@@ -19,7 +19,11 @@ MIB = 1 << 20
 
 @dataclass
 class ExecutionResources:
-    """How much a run may take at once; None for as much as there is. object_store_memory, memory: bytes."""
+    """How much a run may take at once; None for as much as there is.
+
+    object_store_memory: bytes of blocks and of what tasks were seen to take; half of the object store by default. cpu, gpu,
+    memory (bytes) are not heeded yet: give operators `compute=`, `num_cpus=` and `memory=`.
+    """
 
     cpu: float | None = None
     gpu: float | None = None
@@ -59,8 +63,9 @@ class RandomSeedConfig:
 
 @dataclass
 class ExecutionOptions:
-    """preserve_order: rows come in the order of what was read; False lets a block overtake slower ones. exclude_resources: what
-    is left to others. actor_locality_enabled, locality_with_output: of Ray; blocks are read where they are."""
+    """resource_limits: of each run. exclude_resources: what is left to others. preserve_order: rows come in the order of what was
+    read; False lets a block overtake slower ones. verbose_progress: has no effect yet. actor_locality_enabled,
+    locality_with_output: of Ray; blocks are read where they are."""
 
     resource_limits: ExecutionResources = field(default_factory=ExecutionResources)
     exclude_resources: ExecutionResources = field(default_factory=ExecutionResources)

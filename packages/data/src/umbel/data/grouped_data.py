@@ -44,7 +44,8 @@ class GroupedData:
         return self.aggregate(aggregates.Count())
 
     def sum(self, on: str | Sequence[str] | None = None, ignore_nulls: bool = True) -> Dataset:
-        """Of these columns, or of all that are numbers and no keys, as "sum(name)"."""
+        """Of these columns, or of all that are numbers and no keys, as "sum(name)". ignore_nulls: False makes it null where there
+        is any null. Raises ValueError where there is no column of numbers."""
         return self._of_columns(lambda name: aggregates.Sum(name, ignore_nulls=ignore_nulls), on)
 
     def min(self, on: str | Sequence[str] | None = None, ignore_nulls: bool = True) -> Dataset:

@@ -270,8 +270,8 @@ def _ahead(made: Iterator[Any], count: int) -> Iterator[Any]:
 
 
 class _Ahead:
-    """Each side raises its own flag before it looks whether it must wait, and looks at the other's flag after it has changed
-    what is ready: so one of them sees the other, and what is ready passes without a lock."""
+    """Each side raises its flag before it looks whether it must wait, and looks at the other's flag after it has changed what
+    is ready: so one of them sees the other, and what is ready passes without a lock."""
 
     def __init__(self, made: Iterator[Any], count: int) -> None:
         self._made = made

@@ -61,7 +61,7 @@ class Consumption:
     # ---- some rows ----
 
     def take(self, limit: int = SHOWN_ROWS) -> list[dict[str, Any]]:
-        """The first rows, as dictionaries."""
+        """The first rows, as dictionaries; fewer where there are no more."""
         some = self._run_node(logical.Limit(input=self._node, row_count=_count("limit", limit))).tables()
         return [row for table in some for row in rows.iter_rows(table)]
 
@@ -92,7 +92,7 @@ class Consumption:
     # ---- all rows ----
 
     def iter_rows(self) -> Iterator[dict[str, Any]]:
-        """Rows as dictionaries, in order."""
+        """Rows as dictionaries, in order. An iteration that is left ends its tasks."""
         return (row for table in self._tables() for row in rows.iter_rows(table))
 
     def iter_batches(
@@ -164,7 +164,8 @@ class Consumption:
 
     def schema(self, fetch_if_missing: bool = True) -> Schema | None:
         """Names and types of the columns, without a run where they are known. fetch_if_missing: else a first block is made; if
-        not, None."""
+        not, None. None for a dataset that has no block at all. Raises the errors of expressions: types that do not go together,
+        columns that are not there."""
         from umbel.data.dataset import Schema
 
         found = self._found_schema if self._found_schema is not None else plan_schemas.of(self._node)
@@ -184,7 +185,8 @@ class Consumption:
     # ---- sums ----
 
     def aggregate(self, *aggs: Any) -> dict[str, Any]:
-        """What each gives of all rows, by its name."""
+        """What each gives of all rows, by its name. Raises KeyError for a column that is not there, TypeError for one that the
+        aggregation cannot be asked of."""
         if not aggs:
             raise ValueError("aggregate needs an aggregation at least, such as Sum('x')")
         return self._one(*aggs)
@@ -203,7 +205,10 @@ class Consumption:
         return next(iter(found.values())) if isinstance(on, str) else found
 
     def sum(self, on: str | Sequence[str] | None = None, ignore_nulls: bool = True) -> Any:
-        """Of a column, or of each of several, by "sum(name)"."""
+        """Of a column, or a dictionary for several, by "sum(name)"; of all if none is named. None where there is no value.
+
+        ignore_nulls: False makes it None where there is any null. Raises KeyError, TypeError for a column that is not of numbers
+        or durations, and OverflowError where a sum of integers or decimals does not fit."""
         return self._of_columns(lambda name: aggregates.Sum(name, ignore_nulls=ignore_nulls), on)
 
     def min(self, on: str | Sequence[str] | None = None, ignore_nulls: bool = True) -> Any:
@@ -275,7 +280,7 @@ class Consumption:
         return [*found]
 
     def to_arrow_refs(self) -> list[Any]:
-        """References to the blocks, as tables."""
+        """References to the blocks, as tables. Runs the plan; blocks are not fetched to this process."""
         return references.of_blocks(self._run().blocks(), "pyarrow")
 
     def to_pandas_refs(self) -> list[Any]:

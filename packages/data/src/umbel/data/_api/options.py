@@ -31,7 +31,7 @@ class ActorPoolStrategy:
 
     size: so many from beginning to end; or min_size to max_size, as there is work, from none at all on. initial_size: with
     how many it begins. max_tasks_in_flight_per_actor: how many blocks are sent to an actor at once.
-    max_concurrent_calls_per_actor: how many of these it works on at once.
+    max_concurrent_calls_per_actor: how many of these it works on at once. enable_true_multi_threading: has no effect.
     """
 
     def __init__(

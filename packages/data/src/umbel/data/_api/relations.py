@@ -53,11 +53,13 @@ class Relations:
 
     def union(self, *other: Dataset) -> Dataset:
         """All rows of this one, then of the others. Columns that one has not are null there; but where a function decides which
-        columns there are, blocks have their own until rows of several come together."""
+        columns there are, blocks have their own until rows of several come together. Raises ValueError, when it runs or the
+        schema is asked for, where a column has types that do not go together."""
         return self._with(logical.Union(several=(self._node, *(one._node for one in other))))
 
     def zip(self, *other: Dataset) -> Dataset:
-        """Columns side by side, of datasets with equally many rows. A name that is taken gets `_1`, `_2`, …"""
+        """Columns side by side, of datasets with equally many rows; otherwise the run raises ValueError. A name that is taken
+        gets `_1`, `_2`, …"""
         return self._with(logical.Zip(several=(self._node, *(one._node for one in other))))
 
     def join(
@@ -92,6 +94,8 @@ class Relations:
         num_partitions: into how many, if they are divided; None to choose by size. aggregator_ray_remote_args: what its tasks
         take. partition_size_hint has no effect: sizes are measured. validate_schemas: also where a first block has to be made
         to see a schema; what is known is checked at once in any case.
+
+        Names that both have beside the keys raise ValueError without suffixes, a key that is known not to be there KeyError.
         """
         if join_type not in JOIN_TYPES:
             near = difflib.get_close_matches(str(join_type), JOIN_TYPES, n=1)
@@ -133,7 +137,8 @@ class Relations:
         return self._with(node)
 
     def groupby(self, key: str | Sequence[str] | None = None, num_partitions: int | None = None) -> GroupedData:
-        """Groups of rows that are equal in these columns; None for one of all."""
+        """Groups of rows that are equal in these columns; None for one of all. num_partitions: of how many tasks each has some of
+        the groups; None to choose by size. Raises KeyError for a column that is known not to be there."""
         from umbel.data.grouped_data import GroupedData
 
         names = options.keys("key", key if key is None or isinstance(key, str) else list(key))

@@ -264,7 +264,8 @@ class Transforms:
         )
 
     def select_columns(self, cols: str | Sequence[str | expressions.Expr], **ray_remote_args: Any) -> Dataset:
-        """These columns, in this order. Options of tasks are for what a function in them needs."""
+        """These columns, in this order: names, or expressions. Options of tasks are for what a function in them needs. Raises
+        KeyError, when it runs or the schema is asked for, for one that is not there."""
         several = [cols] if isinstance(cols, str) else list(cols)
         if not several:
             raise ValueError("select_columns needs a column at least")
@@ -273,7 +274,8 @@ class Transforms:
         return self._with(logical.Project(input=self._node, expressions=exprs, means=means))
 
     def drop_columns(self, cols: str | Sequence[str], **ray_remote_args: Any) -> Dataset:
-        """All columns but these. Options of tasks are taken, and not needed: it runs with what is in front of it."""
+        """All columns but these. Options of tasks are taken, and not needed: it runs with what is in front of it. Raises KeyError
+        for one that is known not to be there."""
         options.plain_means(ray_remote_args)
         dropped = options.keys("cols", cols if isinstance(cols, str) else list(cols))
         node = logical.Project(input=self._node, expressions=(expressions.star(),), dropped=frozenset(dropped))
@@ -281,7 +283,8 @@ class Transforms:
         return self._with(node)
 
     def rename_columns(self, names: Mapping[str, str] | Sequence[str], **ray_remote_args: Any) -> Dataset:
-        """names: old to new; or the new names of all columns, in order. Options of tasks are taken, and not needed."""
+        """names: old to new; or the new names of all columns, in order. Options of tasks are taken, and not needed. Raises
+        KeyError for one that is known not to be there, ValueError for a list where the columns are not known or not as many."""
         options.plain_means(ray_remote_args)
         if not isinstance(names, collections.abc.Mapping):
             schema = schemas.of(self._node)
@@ -342,7 +345,9 @@ class Transforms:
         descending: bool | Sequence[bool] = False,
         boundaries: Sequence[Any] | None = None,
     ) -> Dataset:
-        """By columns, the first first; rows that are equal in all keep their order."""
+        """By columns, the first first; rows that are equal in all keep their order. Nulls come last and NaN before them,
+        descending too. boundaries: values of the first key at which partitions are cut; None to choose by samples. Raises
+        KeyError for a column that is known not to be there."""
         names = options.keys("key", key if isinstance(key, str) else list(key))
         if not names:
             raise ValueError("sort needs the name of a column at least")
