@@ -12,7 +12,9 @@ from umbel.data._plan import logical, rules
 
 NAMES_MAX: Final = 12  # of columns, or of what else there are many
 _INPUTS: Final = ("input", "left", "right", "several", "blocks", "what", "source")
-_TOLD_APART: Final = frozenset((*_INPUTS, "sink", "means", "checkpoint", "function", "kind", "limit", "parallelism"))
+_TOLD_APART: Final = frozenset(
+    (*_INPUTS, "sink", "means", "resources", "checkpoint", "function", "kind", "limit", "parallelism")
+)
 _NAMED_WHOLE: Final = (logical.Filter, logical.Limit)  # whose names have their arguments
 
 
