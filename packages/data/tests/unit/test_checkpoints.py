@@ -287,7 +287,7 @@ def test_sinks_that_are_seen_at_once_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="SQL cannot go on with a write"):
         sink = sql.SQLDatasink("INSERT INTO t VALUES (?)", print)
         data.range(3).write_datasink(sink, checkpoint=str(tmp_path))
-    with pytest.raises(ValueError, match="min_rows_per_file cannot be had"):
+    with pytest.raises(ValueError, match="min_rows_per_file and min_bytes_per_file cannot"):
         data.range(3).write_csv(str(tmp_path), min_rows_per_file=2, checkpoint=str(tmp_path))
 
 

@@ -88,8 +88,9 @@ class DataContext:
     each CPU. broadcast_bytes_max: a side of a join that has no more bytes than that goes whole to every task, where the kind of
     join allows it, and the other side is not divided; 0 to divide both always. local_bytes_max: up to so many bytes, plans of
     built-in operators run in the calling process. split_wait_s: so long consumers of `streaming_split` wait for one that does not
-    come, before they fail; None for ever. checkpoint_config: where writes note what is done, so that they can go on after their
-    driver was killed; `checkpoint=` of a write takes its place.
+    come, before they fail; None for ever. enable_progress_bars: a line for each stage while a run goes on, on a terminal or in a
+    notebook. checkpoint_config: where writes note what is done, so that they can go on after their driver was killed;
+    `checkpoint=` of a write takes its place.
     """
 
     target_max_block_size: int = 128 * MIB

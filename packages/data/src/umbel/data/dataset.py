@@ -14,7 +14,7 @@ from umbel.data import context as contexts
 from umbel.data._api import consumption, lineage, relations, splitting, transforms, writing
 from umbel.data._blocks import schemas, sizes
 from umbel.data._engine import blocks_out, reports, stages
-from umbel.data._plan import counts, failing, logical, rules, running
+from umbel.data._plan import counts, explaining, failing, logical, running
 from umbel.data._plan import schemas as plan_schemas
 
 if TYPE_CHECKING:
@@ -132,14 +132,12 @@ class Dataset(
         return found
 
     def explain(self) -> str:
-        """The plan as it was written, as it is rewritten, and the stages that it is run as; printed too."""
-        rewritten = rules.optimized(self._node)
-        parts = {
-            "Logical plan": logical.drawn(self._node),
-            "Optimized plan": logical.drawn(rewritten),
-            "Stages": running.drawn(rewritten, self._context),
-        }
-        text = "\n\n".join(f"{title}\n{'-' * len(title)}\n{what}" for title, what in parts.items())
+        """The plan as it was written, what the rules made of it (with what readers are told), and the stages that it is run as,
+        with what was fused, in how many tasks or on which actors each runs, and where it is put together; printed too.
+
+        Runs nothing, and needs no runtime. Files are opened only as far as for reading: footers, say.
+        """
+        text = explaining.explained(self._node, lambda last: running.drawn(last, self._context))
         print(text)  # noqa: T201 - this is what it is for
         return text
 

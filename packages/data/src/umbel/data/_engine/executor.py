@@ -10,14 +10,19 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from umbel import exceptions
 from umbel.data._engine import events, held, reports, running, stages
 
+Asked = Callable[[Callable[[], reports.Stats]], None]
+"""Is given, when a run has begun, what tells of it so far; any thread may call that."""
 
-def collect(plan: stages.Stage, options: reports.RunOptions) -> tuple[list[held.View], reports.Stats]:
+
+def collect(
+    plan: stages.Stage, options: reports.RunOptions, asked: Asked | None = None
+) -> tuple[list[held.View], reports.Stats]:
     """Run it on this thread, to its end: all blocks of the last stage, which nobody has fetched, and the statistics.
 
     Raises what a user's function raised as umbel.exceptions.UmbelTaskError, an instance of its class as well.
@@ -31,6 +36,8 @@ def collect(plan: stages.Stage, options: reports.RunOptions) -> tuple[list[held.
         taken.append(delivery)
 
     run = running.Run(plan, options, deliver)
+    if asked is not None:
+        asked(run.stats)
     try:
         run.begin()
         while not run.is_over:
@@ -47,10 +54,12 @@ def collect(plan: stages.Stage, options: reports.RunOptions) -> tuple[list[held.
     return found, run.stats()
 
 
-def write(plan: stages.Write, options: reports.RunOptions) -> tuple[Any, reports.Stats]:
+def write(plan: stages.Write, options: reports.RunOptions, asked: Asked | None = None) -> tuple[Any, reports.Stats]:
     """Run it on this thread: what `commit` returned, or else what the tasks did."""
     found: list[tuple[int, held.View]] = []
     run = running.Run(plan, options, lambda _consumer, delivery, view: found.append((delivery, view)))
+    if asked is not None:
+        asked(run.stats)
     taken = 0
     try:
         run.begin()

@@ -41,6 +41,7 @@ def is_suitable(plan: stages.Stage, small_bytes: int = SMALL_BYTES) -> bool:
 
 
 Figures = dict[stages.Stage, runs.Stats]
+_END = object()
 
 
 def tables(plan: stages.Stage, figures: Figures | None = None) -> Iterator[pa.Table]:
@@ -100,13 +101,13 @@ class _Plan:
             wall_s, cpu_s = time.perf_counter(), time.thread_time()
             before, self._above_s, self._above_cpu_s = (self._above_s, self._above_cpu_s), 0.0, 0.0
             try:
-                one = next(given, None)
+                one = next(given, _END)
             finally:
                 wall_s, cpu_s = time.perf_counter() - wall_s, time.thread_time() - cpu_s
                 found.wall_s += wall_s - self._above_s
                 found.cpu_s += cpu_s - self._above_cpu_s
                 self._above_s, self._above_cpu_s = before[0] + wall_s, before[1] + cpu_s
-            if one is None:
+            if one is _END:
                 return
             if isinstance(one, pa.Table):
                 found.rows_out += one.num_rows

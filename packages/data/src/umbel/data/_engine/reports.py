@@ -17,7 +17,8 @@ class RunOptions:
     """budget_bytes: for blocks and heap, 0 for half of the object store. repeats: whether a task that is late is tried a second
     time, where its stage allows. stall_s: after so long without anything, what everybody waits for is logged. limits: of the
     cluster's resources by core's names, how much of each is taken at most; excluded: how much of each is left to others.
-    on_written: of a write, called with the number of each task and what it returned, as soon as that is here."""
+    on_written: of a write, called with the number of each task and what it returned, as soon as that is here. shows_progress: on
+    a terminal or in a notebook. name: of the dataset."""
 
     budget_bytes: int = 0
     keeps_order: bool = True
@@ -26,6 +27,8 @@ class RunOptions:
     limits: Mapping[str, float] = field(default_factory=dict)
     excluded: Mapping[str, float] = field(default_factory=dict)
     on_written: Callable[[int, Any], None] | None = None
+    shows_progress: bool = False
+    name: str | None = None
 
     def within(self, resources: Mapping[str, float]) -> dict[str, float]:
         """What of the cluster's resources is ours."""
@@ -250,11 +253,19 @@ def sized(size_bytes: float) -> str:
     return f"{size_bytes:.1f} TiB"
 
 
-def warn_of_stall(warning: events.Warn) -> None:
+def warn_of_stall(warning: events.Warn, oldest: str) -> None:
+    """oldest: what core says of the task that was started first."""
     waits = "; ".join(f"{name}: {_WORDS.get(reason, reason)}" for name, reason in warning.reasons.items())
-    logger.warning("no block was made for %.0f s. %s", warning.since_s, waits)
+    logger.warning("no block was made for %.0f s. %s%s", warning.since_s, waits, f". {oldest}" if oldest else "")
 
 
+WAITS = {
+    "input": "waits for input",
+    "tasks": "works",
+    "budget": "waits for memory",
+    "resources": "waits for CPUs or what else it needs",
+    "actors": "waits for its actors",
+}
 _WORDS = {
     "input": "waits for its input",
     "tasks": "its tasks run, and have given nothing",

@@ -6,6 +6,7 @@ or the time at which the scheduler wants to look again. However it ends, its tas
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 import umbel
 from umbel import exceptions
-from umbel.data._engine import events, fitting, held, reports, scheduling, stages, work
+from umbel.data._engine import events, fitting, held, progress, reports, scheduling, stages, work
 from umbel.util import completion
 
 BUDGET_PART = 0.5  # of the object store: the rest is for what else there is, and for what an exchange keeps
@@ -119,6 +120,9 @@ class Run:
         self._functions: dict[tuple[int, bool], Any] = {}
         self._began_s = time.monotonic()
         self._ended_s: float | None = None
+        self._state = "running"
+        self._warned: Any = None  # of what everybody waits for
+        self._progress = progress.of(self.machine, options.name, self._began_s) if options.shows_progress else None
         for run in self.machine.runs:
             if isinstance(run.stage, stages.Input):
                 for number, block in enumerate(run.stage.blocks):
@@ -135,15 +139,19 @@ class Run:
     def step(self) -> None:
         """Wait for something to happen, and see to it, and to what else has happened meanwhile."""
         wake_s = self.machine.next_wake_s
+        shown_s = None if self._progress is None else self._progress.due_s
+        if shown_s is not None:
+            wake_s = shown_s if wake_s is None else min(wake_s, shown_s)
         message = taken_from(self.inbox, None if wake_s is None else max(0.0, wake_s - time.monotonic()))
         if message is None:
             self._tell(events.TimePassed(time.monotonic()))
-            return
         while message is not None and not self.is_over:
             self._hear(message)
             message = taken_from(self.inbox, 0.0)
         if time.monotonic() - self._resources_s > RESOURCES_EVERY_S and not self.is_over:
             self._look_at_resources()
+        if self._progress is not None:
+            self._progress.look(time.monotonic())
 
     def drive(self) -> None:
         """To the end, whatever it is."""
@@ -166,7 +174,11 @@ class Run:
                     if not isinstance(command, (events.StartTask, events.StartActor, events.Deliver)):
                         self._carry_out(command)
         self.is_over = True
-        self._ended_s = self._ended_s or now_s
+        if self._ended_s is None:
+            self._ended_s = now_s
+            self._state = "ended" if self.error is None else "failed"  # the error is forgotten once it was raised
+        if self._progress is not None:
+            self._progress.end(now_s, has_failed=self.error is not None)
         for reader in [*self._readers.values()]:
             self._cancel(reader)
         self._readers.clear()
@@ -346,12 +358,27 @@ class Run:
         elif isinstance(command, events.MakeBoundaries):
             self._make_boundaries(command)
         elif isinstance(command, events.Warn):
-            reports.warn_of_stall(command)
+            self._warn(command)
         elif isinstance(command, events.Fail):
             self.error = command.error
             self.is_over = True
         elif isinstance(command, events.Finish):
             self.is_over = True
+
+    def _warn(self, command: events.Warn) -> None:
+        """Once for each thing that everybody waits for."""
+        if command.reasons != self._warned:
+            self._warned = command.reasons
+            reports.warn_of_stall(command, self._of_the_oldest())
+
+    def _of_the_oldest(self) -> str:
+        from umbel.util import state  # what waits so long has time to import it
+
+        for reader in (*self._beginning.values(), *self._readers.values()):
+            if not reader.is_paused:
+                with contextlib.suppress(exceptions.UmbelError):
+                    return f"Of the oldest task: {state.explain(reader.generator).last().text}"
+        return ""
 
     def _cancel(self, reader: Reader) -> None:
         """Nobody waits for it."""
@@ -453,8 +480,8 @@ class Run:
     def stats(self) -> reports.Stats:
         """See `reports.Stats`; and `left_out`: rows on which users' functions failed, for each task how many by operator, and
         tables of them."""
-        state = "running" if self._ended_s is None else "ended" if self.error is None else "failed"
-        found = reports.stats(self.machine, (self._ended_s or time.monotonic()) - self._began_s, state=state)
+        wall_s = (self._ended_s or time.monotonic()) - self._began_s
+        found = reports.stats(self.machine, wall_s, state=self._state)
         found["left_out"] = [*self.left_out]
         return found
 

@@ -93,10 +93,10 @@ class Checkpoint:
                 "write files with the checkpoint, and these to it",
                 option="checkpoint",
             )
-        if self._sink.min_rows_per_write:
+        if self._sink.min_rows_per_write or self._sink.min_bytes_per_write:
             raise exceptions.InvalidOption(
-                "min_rows_per_file cannot be had with a checkpoint, for which no file has rows of two parts of the input; for "
-                "larger files, read fewer parts by override_num_blocks",
+                "min_rows_per_file and min_bytes_per_file cannot be had with a checkpoint, for which no file has rows of two "
+                "parts of the input; for larger files, read fewer parts by override_num_blocks",
                 option="min_rows_per_file",
             )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -33,10 +33,18 @@ Columns = frozenset[str] | None  # those that are wanted; None for all
 
 def optimized(last: logical.Node) -> logical.Node:
     """The plan to be run. Raises where types or names show that it cannot be."""
+    *_, (_, plan) = steps(last)
+    return plan
+
+
+def steps(last: logical.Node) -> Iterator[tuple[str, logical.Node]]:
+    """What each rule does, in words, and the plan as it leaves it."""
     schemas.of(last)
     plan = _filtered(last, (), _Pass(last))
+    yield "filters go towards the sources", plan
     plan = _limited(plan, None, _Pass(plan))
-    return _pruned(plan, None, _Pass(plan))
+    yield "limits go towards the sources", plan
+    yield "columns that nobody asks for are not made", _pruned(plan, None, _Pass(plan))
 
 
 class _Pass:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
-import functools
 import logging
 import os
 import sys
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import umbel
 from umbel.data._blocks import sizes
 from umbel.data._engine import blocks_out, executor, local, reports, stages
-from umbel.data._plan import checkpoints, counts, logical, physical, rules
+from umbel.data._plan import checkpoints, counts, explaining, logical, physical, rules
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("umbel.data")
+
+
+@dataclasses.dataclass
+class _Given:
+    """For how long whoever reads had what was given."""
+
+    seconds: float = 0.0
 
 
 class Run:
@@ -50,6 +57,8 @@ class Run:
             limits=limits,
             excluded=context.execution_options.exclude_resources.by_name(),
             keeps_order=context.execution_options.preserve_order,
+            shows_progress=context.enable_progress_bars,
+            name=name,
         )
         self._stats: Any = None
 
@@ -87,7 +96,7 @@ class Run:
                 for table in self._here()
             ]
         _begin_session()
-        views, stats = executor.collect(self.plan, self._options)
+        views, stats = executor.collect(self.plan, self._options, self._asked)
         self._stats = lambda: stats
         self._tell_of_left_out()
         return [view.block() for view in views]
@@ -96,13 +105,9 @@ class Run:
         """Of a plan that ends with a write."""
         assert isinstance(self.plan, stages.Write)
         if self.is_local:
-            began_s = time.monotonic()
             figures: local.Figures = {}
-            self._stats = functools.partial(self._stats_here, figures, began_s)
-            try:
+            with self._told_here(figures):
                 return local.write(self.plan, figures)
-            finally:
-                self._ended_here(figures, began_s)
         if self._checkpoint is not None:
             self._stats = lambda: reports.stats_here(self.plan, {}, 0.0, state="ended")
             return self._checkpoint.write(self.plan, self._write_parts, parallelism=self._parallelism)
@@ -113,10 +118,13 @@ class Run:
 
     def _write(self, plan: stages.Write, options: reports.RunOptions) -> Any:
         _begin_session()
-        result, stats = executor.write(plan, options)
+        result, stats = executor.write(plan, options, self._asked)
         self._stats = lambda: stats
         self._tell_of_left_out()
         return result
+
+    def _asked(self, stats: Callable[[], reports.Stats]) -> None:
+        self._stats = stats
 
     def stream(self) -> list[executor.Stream]:
         """Of a plan that ends with a split: a stream for each consumer."""
@@ -126,27 +134,31 @@ class Run:
         return found
 
     def _here(self) -> Iterator[pa.Table]:
-        began_s = time.monotonic()
         figures: local.Figures = {}
-        self._stats = functools.partial(self._stats_here, figures, began_s)
-        consumer_s, given_s = 0.0, 0.0
-        try:
+        with self._told_here(figures) as given:
             for table in local.tables(self.plan, figures):
                 given_s = time.monotonic()
                 yield table
-                consumer_s += time.monotonic() - given_s
+                given.seconds += time.monotonic() - given_s
+
+    @contextlib.contextmanager
+    def _told_here(self, figures: local.Figures) -> Iterator[_Given]:
+        """Statistics of what runs in this process, while it does and then."""
+        began_s, given, plan = time.monotonic(), _Given(), self.plan
+
+        def told(wall_s: float, state: str) -> reports.Stats:
+            return reports.stats_here(plan, figures, wall_s, state=state, consumer_s=given.seconds)
+
+        self._stats = lambda: told(time.monotonic() - began_s, "running")
+        state = "ended"
+        try:
+            yield given
+        except Exception:
+            state = "failed"
+            raise
         finally:
-            self._ended_here(figures, began_s, consumer_s)
-
-    def _stats_here(self, figures: local.Figures, began_s: float) -> reports.Stats:
-        return reports.stats_here(self.plan, figures, time.monotonic() - began_s, state="running")
-
-    def _ended_here(self, figures: local.Figures, began_s: float, consumer_s: float = 0.0) -> None:
-        wall_s = time.monotonic() - began_s
-        error = sys.exc_info()[1]  # a generator that is closed has ended well
-        state = "failed" if isinstance(error, Exception) else "ended"
-        plan = self.plan
-        self._stats = lambda: reports.stats_here(plan, figures, wall_s, state=state, consumer_s=consumer_s)
+            wall_s = time.monotonic() - began_s
+            self._stats = lambda: told(wall_s, state)
 
     def left_out(self) -> list[pa.Table]:
         """Rows on which functions failed, with `on_error="collect"`; of the tasks that have ended."""
@@ -216,8 +228,9 @@ def staged(
 
 
 def drawn(last: logical.Node, context: contexts.DataContext) -> str:
-    """The stages, the first first, with what each takes its blocks from."""
-    ordered = stages.ordered(staged(last, context))
+    """The stages, the first first, with what each takes its blocks from and how it runs."""
+    plan = staged(last, context)
+    ordered = stages.ordered(plan)
     numbers = {id(stage): number for number, stage in enumerate(ordered, 1)}
     lines = []
     for stage in ordered:
@@ -225,6 +238,9 @@ def drawn(last: logical.Node, context: contexts.DataContext) -> str:
         lines.append(
             f"{numbers[id(stage)]}. {stage.name}{f'  of {inputs}' if inputs else ''}{_broadcast(stage, numbers)}"
         )
+        lines.append(f"   {explaining.means(stage)}")
+    if local.is_suitable(plan, context.local_bytes_max):
+        lines.append("All of it is built-in and little: it runs in this process, without workers.")
     return "\n".join(lines)
 
 

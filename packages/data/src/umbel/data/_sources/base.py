@@ -81,6 +81,11 @@ class Datasource:
         """Paths of what it reads; none where it is no files."""
         return []
 
+    def pushed_down(self) -> Mapping[str, Any]:
+        """What readers are told of columns, filters and limits; for people."""
+        told = {name: getattr(self, f"_{name}", None) for name in ("columns", "filter", "limit")}
+        return {name: value for name, value in told.items() if value is not None}
+
     def input_versions(self) -> Mapping[str, str]:
         """Of each input file, what is another when the file has changed, as far as its file system tells."""
         return {}
