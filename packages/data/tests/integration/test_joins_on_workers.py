@@ -91,6 +91,14 @@ def test_what_a_function_makes_is_measured() -> None:
     }
 
 
+def test_small_side_of_many_blocks_is_put_together_first() -> None:
+    many = data.from_blocks([pa.table({"id": [at], "x": [-at]}) for at in range(2_000)])
+    joined = data.range(3_000, override_num_blocks=4).join(many, "left")
+    assert [row["x"] for row in joined.take_all()] == [-at if at < 2_000 else None for at in range(3_000)]
+    assert how_of(joined) == "input 2 to every task"
+    assert {one["name"]: one["blocks_out"] for one in joined.get_stats_summary()["stages"]}["Gather"] < 64
+
+
 def test_hot_key_is_shared_by_several_tasks() -> None:
     chance = np.random.default_rng(3)
     keys = np.where(chance.random(60_000) < 0.8, 5, chance.integers(0, 1_000, 60_000))

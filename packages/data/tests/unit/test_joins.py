@@ -64,7 +64,7 @@ def sides(draw: st.DrawFn) -> tuple[list[pa.Table], list[pa.Table]]:
     return found[0], found[1]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     sides=sides(),
     how=st.sampled_from(sorted(HOWS)),

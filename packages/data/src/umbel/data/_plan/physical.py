@@ -24,6 +24,8 @@ from umbel.data._plan import functions, kernels, logical, rules, schemas
 if TYPE_CHECKING:
     import pyarrow as pa
 
+FEW_BLOCKS = 64  # of a side of a join: as many arguments of each task, which cost less than one more stage
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -417,6 +419,9 @@ def _(node: logical.Join, planner: _Planner) -> stages.Stage:
     if len(whole) > 1 and node.is_broadcast is None:
         sizes = [estimated_bytes(one) for one in inputs]
         whole = tuple(sorted(whole, key=lambda side: (sizes[side] is None, sizes[side] or 0)))
+    limit = _broadcast_bytes(node.is_broadcast, planner)
+    if whole:
+        inputs[whole[0]] = _in_few_blocks(inputs[whole[0]], limit)
     return planner.exchange(
         node.name,
         inputs,
@@ -425,7 +430,7 @@ def _(node: logical.Join, planner: _Planner) -> stages.Stage:
         partition_count=node.partition_count,
         whole=whole[:1] if node.is_broadcast else whole,
         resources=node.resources,
-        broadcast_bytes=_broadcast_bytes(node.is_broadcast, planner),
+        broadcast_bytes=limit,
     )
 
 
@@ -438,6 +443,15 @@ def _broadcast_bytes(is_broadcast: bool | None, planner: _Planner) -> int:
     if is_broadcast is None:
         return planner.sizes.broadcast_bytes
     return sys.maxsize if is_broadcast else 0
+
+
+def _in_few_blocks(stage: stages.Stage, limit_bytes: int) -> stages.Stage:
+    """What is in memory in many small blocks put together, if it may be an argument of every task."""
+    if not isinstance(stage, stages.Input) or len(stage.blocks) <= FEW_BLOCKS:
+        return stage
+    if (estimated_bytes(stage) or 0) > limit_bytes:
+        return stage
+    return stages.Map(name="Gather", input=stage, transforms=(), can_repeat=True, is_kernel=True)
 
 
 def estimated_bytes(stage: stages.Stage) -> int | None:
@@ -457,14 +471,16 @@ def estimated_bytes(stage: stages.Stage) -> int | None:
 
 @_lower.register
 def _(node: logical.AsofJoin, planner: _Planner) -> stages.Stage:
+    limit = _broadcast_bytes(node.is_broadcast, planner)
+    left, right = (planner.stage(one) for one in node.inputs)
     return planner.exchange(
         node.name,
-        [planner.stage(one) for one in node.inputs],
+        [left, _in_few_blocks(right, limit)],
         [kernels.ByHash(node.left_by), kernels.ByHash(node.right_by)],
         kernels.AsofJoined(_alone(node), *map(schemas.of, node.inputs)),
         partition_count=None if node.left_by else 1,
         whole=(1,),
-        broadcast_bytes=_broadcast_bytes(node.is_broadcast, planner),
+        broadcast_bytes=limit,
     )
 
 
