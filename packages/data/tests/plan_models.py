@@ -390,7 +390,11 @@ def _map_batches(draw: st.DrawFn, frame: Frame) -> Step | None:
     form = draw(st.sampled_from(["numpy", "pandas", "pyarrow", "polars", None]))
     if not frame.rows or (form == "polars" and frame.of({"decimal256"})):  # which it has not
         return None  # without rows there are no columns
-    if form in FLOAT_NULLS and not frame.is_known and any(row[name] is None for row in frame.rows for name in frame.of(FLOATS)):
+    if (
+        form in FLOAT_NULLS
+        and not frame.is_known
+        and any(row[name] is None for row in frame.rows for name in frame.of(FLOATS))
+    ):
         return None  # a block may have only nulls, of no type, which are no NaN
     size = draw(st.sampled_from([None, 1, 2, 3, 100, "auto"]))
     fn = draw(st.sampled_from([same, halves]))

@@ -53,7 +53,11 @@ ODD: dict[str, tuple[Callable[[data.Dataset], data.Dataset], type[Exception], st
     "too large": (lambda ds: ds.map(lambda row: {"x": 2**64}), ValueError, r"does not fit into 64 bits(?s:.*)Map\("),
     "one row": (lambda ds: ds.flat_map(lambda row: row), TypeError, r"FlatMap\(.*returns a list of rows"),
     "no list": (lambda ds: ds.flat_map(lambda row: None), TypeError, r"FlatMap\(.*returned None"),
-    "half a row": (lambda ds: ds.flat_map(half_a_row), RuntimeError, r"half way(?s:.*)in FlatMap\(half_a_row\), on row"),
+    "half a row": (
+        lambda ds: ds.flat_map(half_a_row),
+        RuntimeError,
+        r"half way(?s:.*)in FlatMap\(half_a_row\), on row",
+    ),
     "no truth": (lambda ds: ds.filter(lambda row: np.zeros(2)), ValueError, r"ambiguous(?s:.*)in Filter\("),
     "no batch": (lambda ds: ds.map_batches(lambda batch: None), TypeError, r"MapBatches\(.*return statement missing"),
     "a list": (lambda ds: ds.map_batches(lambda batch: [1]), TypeError, r"MapBatches\(.*it is a list"),
@@ -62,7 +66,11 @@ ODD: dict[str, tuple[Callable[[data.Dataset], data.Dataset], type[Exception], st
         ValueError,
         r"MapBatches\(.*unequal lengths: 'a' has 1, 'b' has 2",
     ),
-    "a scalar": (lambda ds: ds.map_batches(lambda batch: {"a": 1}), TypeError, r"MapBatches\(.*return \{'a': \[value\]\}"),
+    "a scalar": (
+        lambda ds: ds.map_batches(lambda batch: {"a": 1}),
+        TypeError,
+        r"MapBatches\(.*return \{'a': \[value\]\}",
+    ),
     "a name twice": (lambda ds: ds.map_batches(lambda batch: DOUBLED), ValueError, r"several columns called 'a'"),
     "half a batch": (lambda ds: ds.map_batches(half), RuntimeError, r"half way(?s:.*)in MapBatches\(half\)"),
     "a group": (
@@ -76,13 +84,19 @@ ODD: dict[str, tuple[Callable[[data.Dataset], data.Dataset], type[Exception], st
         r"'x' is string in table 0 and int64 in table 1(?s:.*)in Sort",
     ),
     "sums that do not unify": (
-        lambda ds: ds.map_batches(lambda batch: {"x": [1.5 if batch["id"][0] else True]}, batch_size=1)
-        .groupby()
-        .aggregate(aggregate.Sum("x")),
+        lambda ds: (
+            ds.map_batches(lambda batch: {"x": [1.5 if batch["id"][0] else True]}, batch_size=1)
+            .groupby()
+            .aggregate(aggregate.Sum("x"))
+        ),
         ValueError,
         r"'x' is bool in block 0 and double in block 1(?s:.*)in Aggregate",
     ),
-    "a column": (lambda ds: ds.map(dict).sort("idd"), KeyError, r"'idd' is not a column; did you mean 'id'(?s:.*)in Sort"),
+    "a column": (
+        lambda ds: ds.map(dict).sort("idd"),
+        KeyError,
+        r"'idd' is not a column; did you mean 'id'(?s:.*)in Sort",
+    ),
     "a column of a filter": (
         lambda ds: ds.map(dict).filter(expr=col("idd") > 1),
         KeyError,

@@ -50,7 +50,11 @@ def test_groups_of_several_blocks_that_one_task_divides_are_groups_once() -> Non
 
 
 @plan_models.checked(8)
-@given(plan_models.plans(steps=[plan_models._map, plan_models._filter, plan_models._sort], count_max=2), st.integers(1, 3), st.booleans())
+@given(
+    plan_models.plans(steps=[plan_models._map, plan_models._filter, plan_models._sort], count_max=2),
+    st.integers(1, 3),
+    st.booleans(),
+)
 def test_consumers_get_each_row_once(plan: plan_models.Plan, count: int, is_equal: bool) -> None:
     away = dataclasses.replace(plan_models.pieces(), local_bytes_max=-1)
     iterators = data.Dataset(plan.dataset._node, away).streaming_split(count, equal=is_equal)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from typing import Any
+
 import kernel_tables
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -31,19 +34,40 @@ def test_equal_keys_come_into_one_partition_and_rows_keep_their_order(table: pa.
 @given(kernel_tables.tables(kernel_tables.SORTABLE), st.integers(1, 5), st.booleans(), st.booleans())
 def test_ranges_in_turn_are_the_sorted_table(table: pa.Table, count: int, first: bool, second: bool) -> None:
     keys, descending = ["a", "b"], [first, second]
-    bounds = sorting.boundaries([table.slice(0, 7), table.slice(7)], keys, count, descending=descending)
-    assert bounds.num_rows < count
-    parts = partitioning.by_range(table, keys, bounds, descending=descending)
-    assert len(parts) == bounds.num_rows + 1
+    halves = [table.slice(0, 7), table.slice(7)]
+    bounds = sorting.boundaries(halves, keys, count, descending=descending)
+    assert bounds.keys.num_rows < count
+    sizes = [(number, half.num_rows) for number, half in enumerate(halves)]
+    parts = partitioning.by_range(table, keys, bounds, descending=descending, blocks=sizes)
+    assert len(parts) == bounds.keys.num_rows + 1
+    one_by_one = [
+        partitioning.by_range(half, keys, bounds, descending=descending, blocks=[size])
+        for half, size in zip(halves, sizes, strict=True)
+    ]
+    for part, *shards in zip(parts, *one_by_one, strict=True):
+        assert numbers([sorting.sort(pa.concat_tables(shards), keys, descending=descending)]) == numbers([part])
     together = pa.concat_tables(parts)
     whole = sorting.sort(table, keys, descending=descending)
     assert together.column("row").to_pylist() == whole.column("row").to_pylist()
 
 
+def bounds_of(keys: list[Any], blocks: list[int] | None = None) -> sorting.Boundaries:
+    return sorting.Boundaries(pa.table({"k": keys}), np.array(blocks or [0] * len(keys)))
+
+
 def test_a_row_equal_to_a_boundary_comes_behind_it() -> None:
     table = pa.table({"k": [1, 5, 9, None, 5], "row": [0, 1, 2, 3, 4]})
-    assert numbers(partitioning.by_range(table, ["k"], pa.table({"k": [5, 9]}))) == [[0], [1, 4], [2, 3]]
-    assert numbers(partitioning.by_range(table, ["k"], pa.table({"k": [5]}), descending=True)) == [[2], [1, 4, 0, 3]]
+    assert numbers(partitioning.by_range(table, ["k"], bounds_of([5, 9]))) == [[0], [1, 4], [2, 3]]
+    assert numbers(partitioning.by_range(table, ["k"], bounds_of([5]), descending=True)) == [[2], [1, 4, 0, 3]]
+
+
+def test_rows_of_a_boundarys_key_that_are_of_a_block_before_come_in_front_of_it() -> None:
+    table = pa.table({"k": [5, 5, 5, 1, 5], "row": [0, 1, 2, 3, 4]})
+    bounds = bounds_of([5, 5], [4, 6])
+    blocks = [(3, 1), (4, 2), (5, 0), (6, 2)]
+    assert numbers(partitioning.by_range(table, ["k"], bounds, blocks=blocks)) == [[3, 0], [1, 2], [4]]
+    assert numbers(partitioning.by_range(table, ["k"], bounds, blocks=[(7, 5)])) == [[3], [], [0, 1, 2, 4]]
+    assert numbers(partitioning.by_range(table, ["k"], bounds, blocks=[(1, 5)])) == [[3, 0, 1, 2, 4], [], []]
 
 
 def test_chance_is_fair_and_the_same_for_the_same_seed() -> None:
@@ -91,6 +115,6 @@ def test_tensors_and_tables_without_columns_are_divided_too() -> None:
 
 def test_boundaries_of_another_type_are_unified_or_refused() -> None:
     table = pa.table({"k": pa.array([1, 2, 3], pa.int8()), "row": [0, 1, 2]})
-    assert numbers(partitioning.by_range(table, ["k"], pa.table({"k": [2]}))) == [[0], [1, 2]]
+    assert numbers(partitioning.by_range(table, ["k"], bounds_of([2]))) == [[0], [1, 2]]
     with pytest.raises(ValueError, match="no type holds the values of both"):
-        partitioning.by_range(table, ["k"], pa.table({"k": ["x"]}))
+        partitioning.by_range(table, ["k"], bounds_of(["x"]))

@@ -424,6 +424,17 @@ def test_blocks_of_frames_and_dictionaries() -> None:
     assert block.BlockAccessor.for_block(frame).to_pandas().equals(frame)
 
 
+def test_tensors_are_made_of_tables_by_the_usual_collate_fn() -> None:
+    torch = pytest.importorskip("torch")
+    ds = data.from_items([{"a": 1, "b": 0.5}, {"a": 2, "b": 1.5}])
+    for dtypes in (torch.float32, {"a": torch.float32, "b": torch.float32}):
+        (batch,) = ds.iter_torch_batches(collate_fn=collate_fn.DefaultCollateFn(dtypes=dtypes), device="cpu")
+        assert {name: (one.dtype, one.tolist()) for name, one in batch.items()} == {
+            "a": (torch.float32, [1.0, 2.0]),
+            "b": (torch.float32, [0.5, 1.5]),
+        }
+
+
 def test_errors_of_functions_have_a_name() -> None:
     assert data_exceptions.UserCodeException is exceptions.UmbelTaskError
     assert issubclass(data_exceptions.ExpressionZeroDivisionError, ZeroDivisionError)

@@ -277,25 +277,3 @@ def test_missing_values_and_instants_of_pandas_are_known() -> None:
     ]
     zoned = rows.from_rows([{"t": moment.tz_localize("Asia/Tokyo")}, {"t": NOON.replace(tzinfo=UTC)}])
     assert zoned.schema == pa.schema({"t": pa.timestamp("ns", "UTC")})
-
-
-def test_unsigned_integers_stay_so_in_rows_made_of_others() -> None:
-    """Of those that are small it cannot be seen, and another block may have large ones."""
-    like = pa.schema({"id": pa.uint64(), "list": pa.list_(pa.uint64()), "other": pa.int8()})
-    found = rows.from_rows([{"id": 1, "other": 300}, {"id": None, "other": 1}], like=like)
-    assert found.schema == pa.schema({"id": pa.uint64(), "other": pa.int64()})
-    found = rows.from_rows([{"id": 2**64 - 1, "list": [2**63]}, {"id": 0, "list": None}], like=like)
-    assert found.schema == pa.schema({"id": pa.uint64(), "list": pa.list_(pa.uint64())})
-    assert rows.from_rows([{"id": -1}, {"id": 1}], like=like).schema == pa.schema({"id": pa.int64()})
-    assert rows.from_rows([{"id": 0.5}], like=like).schema == pa.schema({"id": pa.float64()})
-    with pytest.raises(ValueError, match="column 'id', row 1: 18446744073709551616 does not fit"):
-        rows.from_rows([{"id": 1}, {"id": 2**64}], like=like)
-
-
-def test_maps_stay_maps_in_rows_made_of_others() -> None:
-    kind = pa.map_(pa.string(), pa.int64())
-    table = pa.table(
-        {"m": pa.array([[("a", 1)], [], None], kind), "l": pa.array([[[("a", 1)]], [None], None], pa.list_(kind))}
-    )
-    assert rows.from_rows([*rows.iter_rows(table)], like=table.schema).equals(table)
-    assert rows.from_rows([{"m": "x"}], like=table.schema).schema == pa.schema({"m": pa.string()})

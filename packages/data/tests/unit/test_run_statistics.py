@@ -14,7 +14,7 @@ from umbel.data._engine import events, local, reports, runs, scheduling, stages
 from umbel.data.expressions import col
 
 STAGE_KEYS = [
-    "name", "tasks", "tasks_started", "tasks_retried", "tasks_repeated", "workers_max", "rows_in", "bytes_in", "rows_out",
+    "name", "how", "tasks", "tasks_started", "tasks_retried", "tasks_repeated", "workers_max", "rows_in", "bytes_in", "rows_out",
     "bytes_out", "blocks_out", "wall_s", "cpu_s", "task_wall_s_max", "heap_bytes_max", "blocked_s", "waits_for",
 ]  # fmt: skip
 TOTAL_KEYS = [
@@ -125,7 +125,7 @@ def test_a_run_on_workers_has_all_figures() -> None:
 
 def test_whoever_reads_may_be_the_slowest() -> None:
     found = reports._stats(
-        [("read", runs.Stats(wall_s=1.0), "")], 9.0, where="on workers", state="ended", consumer_s=8.0
+        [reports._of_stage("read", runs.Stats(wall_s=1.0))], 9.0, where="on workers", state="ended", consumer_s=8.0
     )
     assert found["bottleneck"] == {"stage": None, "busy_s": 8.0, "cpu_part": None}
     assert "slowest: whoever reads, busy for 8.00 s" in str(found)

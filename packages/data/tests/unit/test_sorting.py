@@ -127,10 +127,18 @@ def test_a_sample_keeps_the_order_and_depends_on_the_seed_only() -> None:
 
 
 def test_boundaries_halve_and_never_repeat() -> None:
-    halves = sorting.boundaries([pa.table({"k": range(100)})], ["k"], 2)
+    halves = sorting.boundaries([pa.table({"k": range(100)})], ["k"], 2).keys
     assert halves.to_pydict() == {"k": [50]}
-    assert sorting.boundaries([pa.table({"k": [1] * 50})], ["k"], 8).to_pydict() == {"k": [1]}
-    assert sorting.boundaries([pa.table({"k": pa.array([], pa.int64())})], ["k"], 8).num_rows == 0
+    assert sorting.boundaries([pa.table({"k": [1] * 50})], ["k"], 8).keys.to_pydict() == {"k": [1]}
+    assert sorting.boundaries([pa.table({"k": pa.array([], pa.int64())})], ["k"], 8).keys.num_rows == 0
+
+
+def test_rows_of_a_frequent_key_are_divided_by_their_blocks() -> None:
+    samples = [pa.table({"k": [7] * 10}), pa.table({"k": [7] * 9 + [9]}), pa.table({"k": [1] * 10})]
+    found = sorting.boundaries(samples, ["k"], 4, descending=False)
+    assert (found.keys["k"].to_pylist(), found.blocks.tolist()) == ([1, 7, 7], [2, 0, 1])
+    found = sorting.boundaries(samples, ["k"], 3, descending=True)
+    assert (found.keys["k"].to_pylist(), found.blocks.tolist()) == ([7, 1], [0, 2])
 
 
 def test_what_has_no_order_is_refused_by_name() -> None:

@@ -239,6 +239,17 @@ def test_a_buffer_that_is_used_again_changes_nothing_that_was_given() -> None:
     assert values([*through(batches(frames, batch_format="pandas"))]) == expected.tolist()
 
 
+def test_a_tensor_that_is_used_again_changes_nothing_that_was_given() -> None:
+    torch = pytest.importorskip("torch")
+    kept = torch.zeros(2, dtype=torch.int64)
+
+    def filled(batch: dict[str, Any]) -> dict[str, Any]:
+        kept[: len(batch["a"])] = batch["a"]
+        return {"a": kept[: len(batch["a"])]}
+
+    assert values([*through(batches(filled, batch_size=2, batch_format="torch"))]) == [1, 2, 3, 4, 5]
+
+
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_a_row_that_is_used_again_changes_nothing_that_was_given(
     on_error: str, context: task_context.TaskContext

@@ -155,7 +155,14 @@ def from_numpy(ndarrays: np.ndarray[Any, Any] | Sequence[np.ndarray[Any, Any]]) 
 
 def from_blocks(blocks: Sequence[pa.Table | pd.DataFrame]) -> MaterializedDataset:
     """Of these tables or frames, each a block."""
-    return _of_several([batches.from_batch(one, operator="from_blocks") for one in blocks], "FromBlocks", None)
+    return _of_several(
+        [
+            _arrow(one) if isinstance(one, pa.Table) else batches.from_batch(one, operator="from_blocks")
+            for one in blocks
+        ],
+        "FromBlocks",
+        None,
+    )
 
 
 def from_duckdb(relation: Any, *, override_num_blocks: int | None = None) -> MaterializedDataset:

@@ -418,13 +418,12 @@ def _with_values(batch: Any, name: str, fn: Callable[[Any], Any]) -> Any:
 def _function(call: Any, args: Any, kwargs: Any, constructor_args: Any, constructor_kwargs: Any) -> logical.Function:
     if not callable(call):
         raise TypeError(f"a function or a class with __call__ is needed, got {call!r}")
-    if not isinstance(call, type) and (constructor_args or constructor_kwargs):
-        raise ValueError(
-            "fn_constructor_args and fn_constructor_kwargs are for a class; give a function its arguments by "
-            "fn_args and fn_kwargs"
-        )
-    if isinstance(call, type) and not callable(getattr(call, "__call__", None)):  # noqa: B004 - of the class, not of the type
-        raise TypeError(f"{call.__name__} has no __call__, which is what gets the rows")
-    return logical.Function(
+    function = logical.Function(
         call, tuple(args or ()), dict(kwargs or {}), tuple(constructor_args or ()), dict(constructor_kwargs or {})
     )
+    if not function.is_class and (constructor_args or constructor_kwargs):
+        raise ValueError(
+            "fn_constructor_args and fn_constructor_kwargs are for a class with __call__; give a function its arguments by "
+            "fn_args and fn_kwargs"
+        )
+    return function

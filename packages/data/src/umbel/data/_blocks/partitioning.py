@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import columns, hashing, ordering, schemas
+from umbel.data._blocks import columns, hashing, ordering, schemas, sorting
 
 _SLICED_BYTES: Final = (
     64 << 10
@@ -25,21 +25,47 @@ def by_hash(table: pa.Table, keys: Sequence[str], count: int) -> Iterable[pa.Tab
 
 
 def by_range(
-    table: pa.Table, keys: Sequence[str], boundaries: pa.Table, *, descending: bool | Sequence[bool] = False
+    table: pa.Table,
+    keys: Sequence[str],
+    boundaries: sorting.Boundaries,
+    *,
+    descending: bool | Sequence[bool] = False,
+    blocks: Sequence[tuple[int, int]] = (),
 ) -> Iterable[pa.Table]:
-    """One partition more than there are boundaries, which are rows of keys in order; a row equal to one belongs behind it.
+    """One partition more than there are boundaries; a row whose key and block are equal to one belongs behind it.
 
-    Each is sorted: to know the range of a row is about as much work, and whoever puts sorted tables together has little left.
+    blocks: of which the table consists, in order, as numbers and how many rows each has; without, boundaries divide no key.
+    Each partition is sorted: to know the range of a row is about as much work, and whoever puts sorted tables together has
+    little left.
     """
     names = list(keys)
     columns.require(table.schema, names, what="the key")
-    bounds = boundaries.select(names)
+    bounds = boundaries.keys.select(names)
     count = bounds.num_rows
     # Bounds have the type that all blocks together have.
     codes = ordering.codes(schemas.concat([bounds, table.select(names)]), names, descending)
-    order = ordering.argsort(codes, count + table.num_rows)  # stable: a boundary comes before what is equal to it
+    mixed = _with_boundaries(boundaries.blocks, blocks, table.num_rows)
+    # Stable: a boundary comes behind what is equal to it and of a block before its own, and in front of all else that is.
+    if mixed is None:
+        order = ordering.argsort(codes, count + table.num_rows)
+    else:
+        order = mixed[ordering.argsort([code[mixed] for code in codes], len(mixed))]
     ends = np.append(np.flatnonzero(order < count) - np.arange(count), table.num_rows)
     return _gathered(table, order[order >= count] - count, ends.tolist())
+
+
+def _with_boundaries(
+    boundary_blocks: np.ndarray, blocks: Sequence[tuple[int, int]], row_count: int
+) -> np.ndarray | None:
+    """The boundaries, numbered from 0 on, each in front of the first row of its block or a later one; the rows are numbered
+    behind them. None if all boundaries come first."""
+    count = len(boundary_blocks)
+    numbers, sizes = np.array([*blocks] or [(0, 0)], np.int64).T
+    starts = np.append(0, np.cumsum(sizes))
+    places = starts[np.searchsorted(numbers, boundary_blocks)] if blocks else np.zeros(count, np.int64)
+    if not places.any():
+        return None
+    return np.insert(np.arange(count, count + row_count), places, np.arange(count))
 
 
 def at_random(table: pa.Table, count: int, *, seed_parts: Sequence[int]) -> Iterable[pa.Table]:

@@ -22,10 +22,13 @@ def from_rows(
     *,
     schema: pa.Schema | None = None,
     types: Mapping[str, pa.DataType] = python_types.MappingProxyType({}),
+    like: pa.Schema | None = None,
 ) -> pa.Table:
     """A table of the rows, with columns as their keys are first seen; a key that a row lacks is null there.
 
-    schema: the columns and their types; inferred from the values if it is None, but those of `types`, by name.
+    schema: the columns and their types; inferred from the values if it is None, but those of `types`, by name. like: of the
+    rows that these were made of; what was uint64 there stays so, where it still fits: of such numbers alone one cannot tell,
+    and half of them are no int64.
     Raises TypeError and ValueError that name the column and the row.
     """
     classes: set[type] = set(map(type, rows))
@@ -41,9 +44,12 @@ def from_rows(
     if schema is None:
         if not names:
             return schemas.without_columns(len(rows))
+        columns = {name: [row.get(name) for row in rows] for name in names}
         made = [
-            inference.from_values([row.get(name) for row in rows], name=name, data_type=types.get(name))
-            for name in names
+            inference.from_values(values, name=name, data_type=types[name])
+            if name in types
+            else _inferred(values, name, like)
+            for name, values in columns.items()
         ]
         return pa.Table.from_arrays(made, names)
     surplus = [name for name in names if schema.get_field_index(name) < 0]
@@ -66,6 +72,21 @@ def iter_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
         for row in zip(*values):  # noqa: B905  # they are of one length, and `strict` costs
             yield dict(zip(names, row))  # noqa: B905
         start, window = start + window, min(2 * window, _WINDOW_MAX)
+
+
+def _inferred(values: list[object], name: str, like: pa.Schema | None) -> pa.Array:
+    known = None if like is None or like.get_field_index(name) < 0 else like.field(name).type
+    if known == pa.uint64() and all(value is None or (type(value) is int and value >= 0) for value in values):
+        try:
+            return pa.array(values, known)
+        except OverflowError:
+            pass  # below, by one who can say which value it is
+    try:
+        return inference.from_values(values, name=name)
+    except ValueError:
+        if known is None or not schemas.holds(known, pa.types.is_uint64):
+            raise
+        return inference.from_values(values, name=name, data_type=known)
 
 
 def _typed(rows: Sequence[Mapping[str, object]], field: pa.Field) -> pa.Array:

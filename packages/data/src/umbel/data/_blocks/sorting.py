@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -56,17 +56,28 @@ def sample(table: pa.Table, count: int, *, seed: int | Sequence[int]) -> pa.Tabl
     return columns.taken(table, starts[:-1] + (drawn % np.diff(starts).astype(np.uint64)).astype(np.int64))
 
 
+class Boundaries(NamedTuple):
+    """Where partitions begin, the first one excepted: with the rows of these keys, of blocks from these numbers on."""
+
+    keys: pa.Table
+    blocks: np.ndarray  # [boundaries] int64
+
+
 def boundaries(
     samples: Sequence[pa.Table], keys: Sequence[str], count: int, *, descending: bool | Sequence[bool] = False
-) -> pa.Table:
-    """The keys at which `count` partitions of about equal size begin, the first one excepted: at most count - 1 rows.
+) -> Boundaries:
+    """For `count` partitions of about equal size: at most count - 1, none twice.
 
-    samples: tables that hold the keys of some rows. None twice: where one key is frequent there are fewer partitions.
+    samples: of each block, in order, a table that holds the keys of some rows, more of a larger one. By the numbers of blocks
+    rows of one key are divided too, so that no partition is large because a key is frequent.
     """
-    ordered = sort(schemas.concat([table.select(keys) for table in samples]), keys, descending=descending)
-    if count < 2 or not ordered.num_rows:
-        return ordered.slice(0, 0)
-    places = np.arange(1, count) * ordered.num_rows // count
-    chosen = columns.taken(ordered, places[places > 0])
-    codes = ordering.codes(chosen, keys, descending)
-    return columns.taken(chosen, np.flatnonzero(ordering.starts(codes, np.arange(chosen.num_rows))))
+    whole = schemas.concat([table.select(keys) for table in samples])
+    blocks = np.repeat(np.arange(len(samples)), [table.num_rows for table in samples])
+    if count < 2 or not whole.num_rows:
+        return Boundaries(whole.slice(0, 0), blocks[:0])
+    codes = [*ordering.codes(whole, keys, descending), blocks.astype(np.uint64)]
+    order = ordering.argsort(codes, whole.num_rows)
+    places = np.unique(np.arange(1, count) * whole.num_rows // count)
+    chosen = order[places[places > 0]]
+    chosen = chosen[ordering.starts(codes, chosen)]
+    return Boundaries(columns.taken(whole, chosen), blocks[chosen])

@@ -212,6 +212,7 @@ class _Plan:
             for at, (some, partition) in enumerate(zip(inputs, stage.partition, strict=True)):
                 for block_number, table in enumerate(some):
                     context.draws(block_number)
+                    context.divided = [(block_number, table.num_rows)]
                     for number, shard in enumerate(partition(table, count, boundaries)):
                         if shard.num_rows or not found[number][at]:
                             found[number][at].append(shard)

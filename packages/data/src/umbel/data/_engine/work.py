@@ -154,6 +154,7 @@ def _items(
     if call.kind == events.PARTITION:
         boundaries, *values = values
         table = whole(list(_tables(call.slices[0], values, context)))
+        context.divided = [(one.number, one.row_count) for one in call.slices[0]]
         tables: Iterable[pa.Table] = code.partition[call.number](table, call.partition_count, boundaries)
         del table
     elif call.kind == events.REDUCE and code.reduce is not None:

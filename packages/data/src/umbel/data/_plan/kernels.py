@@ -32,6 +32,9 @@ from umbel.data._sinks import base
 if TYPE_CHECKING:
     from umbel.data import expressions
 
+SAMPLED_BYTES = 128 << 10  # of a block, for each row of its sample: a thousand rows of a block of 128 MiB
+SAMPLE_ROWS_MIN = 10
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Block by block.
 
@@ -218,9 +221,10 @@ class ByRange:
     keys: tuple[str, ...]
     descending: tuple[bool, ...]
 
-    def __call__(self, block: pa.Table, count: int, boundaries: pa.Table) -> Iterable[pa.Table]:
-        parts = partitioning.by_range(block, self.keys, boundaries, descending=self.descending)
-        return itertools.chain(parts, (block.slice(0, 0) for _ in range(count - boundaries.num_rows - 1)))
+    def __call__(self, block: pa.Table, count: int, boundaries: sorting.Boundaries) -> Iterable[pa.Table]:
+        blocks = task_context.current().divided
+        parts = partitioning.by_range(block, self.keys, boundaries, descending=self.descending, blocks=blocks)
+        return itertools.chain(parts, (block.slice(0, 0) for _ in range(count - boundaries.keys.num_rows - 1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,13 +261,13 @@ def places(counts: Sequence[int], _partition_count: int) -> list[int]:
 
 @dataclass(frozen=True, eq=False)
 class KeySample:
-    """Some rows of a block, for the boundaries of a sort."""
+    """Some rows of a block, more of a larger one, for the boundaries of a sort."""
 
     keys: tuple[str, ...]
-    count: int = 100
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        return sorting.sample(block.select([*dict.fromkeys(self.keys)]), self.count, seed=0)
+        count = SAMPLE_ROWS_MIN + block.nbytes // SAMPLED_BYTES
+        return sorting.sample(block.select([*dict.fromkeys(self.keys)]), count, seed=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +275,7 @@ class SortBoundaries:
     keys: tuple[str, ...]
     descending: tuple[bool, ...]
 
-    def __call__(self, samples: Sequence[pa.Table], count: int) -> pa.Table:
+    def __call__(self, samples: Sequence[pa.Table], count: int) -> sorting.Boundaries:
         return sorting.boundaries(samples, self.keys, count, descending=self.descending)
 
 

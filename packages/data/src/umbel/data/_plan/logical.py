@@ -38,7 +38,8 @@ class Function:
 
     @property
     def is_class(self) -> bool:
-        return isinstance(self.call, type)
+        """It is made once, and what is made is called with the rows; other types, such as `dict`, are called themselves."""
+        return isinstance(self.call, type) and any("__call__" in vars(one) for one in self.call.__mro__)
 
     @property
     def name(self) -> str:

@@ -8,7 +8,6 @@ type of its values.
 from __future__ import annotations
 
 import collections
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -16,13 +15,14 @@ import pyarrow as pa
 
 from umbel.data._blocks import rows, schemas
 
-_TOLD: Final = frozenset((pa.int64(), pa.float64(), pa.bool_(), pa.string(), pa.binary(), pa.date32(), pa.null()))
+_TOLD: Final = frozenset(
+    one.id for one in (pa.int64(), pa.float64(), pa.bool_(), pa.string(), pa.binary(), pa.date32(), pa.null())
+)
 
 
-@functools.lru_cache(maxsize=8)  # blocks of one task have one schema, or a few
 def watched(schema: pa.Schema) -> tuple[str, ...]:
     """The columns whose values do not tell their type."""
-    return tuple(field.name for field in schema if field.type not in _TOLD)
+    return tuple(field.name for field in schema if field.type.id not in _TOLD)
 
 
 class Unchanged:
@@ -51,9 +51,9 @@ class Unchanged:
         kept = [name for name, count in self._counts.items() if count == len(made) and name not in self._differing]
         types = {name: self._types[name] for name in kept}
         try:
-            found = rows.from_rows(made, types=types)
+            found = rows.from_rows(made, types=types, like=self._schema)
         except (TypeError, ValueError):  # a list may be the same one and have other values now
-            found = rows.from_rows(made)
+            found = rows.from_rows(made, like=self._schema)
         for index, field in enumerate(found.schema):
             known = self._schema.get_field_index(field.name)
             if pa.types.is_null(field.type) and known >= 0:  # of no value, it is what it was
