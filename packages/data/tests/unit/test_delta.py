@@ -152,6 +152,15 @@ def test_types_that_delta_does_not_have(tmp_path: Path) -> None:
             data.from_arrow(pa.table({"x": column})).write_delta(str(tmp_path / "other"))
 
 
+def test_a_deltalake_that_would_write_something_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deltalake = pytest.importorskip("deltalake")
+    monkeypatch.setattr(deltalake, "__version__", "1.4.2")
+    with pytest.raises(ImportError, match=r"needs deltalake 1\.6 or later, got 1\.4\.2; pip install -U"):
+        data.from_arrow(TABLE).write_delta(str(tmp_path / "t"))
+
+
 def test_what_replaces_a_delta_table_has_columns_of_its_own(tmp_path: Path) -> None:
     pytest.importorskip("deltalake")
     path = str(tmp_path)

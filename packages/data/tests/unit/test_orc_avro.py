@@ -11,6 +11,7 @@ import reading
 import writing
 from pyarrow import orc as arrow_orc
 
+from umbel import data
 from umbel.data import datasource
 from umbel.data._sinks.tables import ORCDatasink
 from umbel.data._sources import orc
@@ -72,3 +73,30 @@ def test_avro_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.avro").write_bytes(b"Obj")
     with pytest.raises(datasource.FileReadError, match=r"Avro cannot read '.*a\.avro'"):
         reading.rows(AvroDatasource(tmp_path))
+
+
+def test_avro_files_together(tmp_path: Path) -> None:
+    """Several, one without rows, and what a logical type says."""
+    fastavro = pytest.importorskip("fastavro")
+    instant = datetime.datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=datetime.timezone.utc)
+    schema = {
+        "type": "record",
+        "name": "row",
+        "fields": [
+            {"name": "s", "type": ["null", "string"]},
+            {"name": "t", "type": ["null", {"type": "long", "logicalType": "timestamp-micros"}]},
+            {"name": "m", "type": {"type": "map", "values": "int"}},
+        ],
+    }
+    rows = [
+        {"s": "ü", "t": instant, "m": {"k": 1}},
+        {"s": None, "t": None, "m": {"k": 2}},
+        {"s": "", "t": instant, "m": {"k": 3}},
+    ]
+    for name, part in (("a", rows[:2]), ("b", []), ("c", rows[2:])):
+        with (tmp_path / f"{name}.avro").open("wb") as file:
+            fastavro.writer(file, schema, part)
+    read = data.read_avro(str(tmp_path), include_paths=True)
+    assert read.drop_columns(["path"]).take_all() == rows
+    assert [Path(row["path"]).stem for row in read.take_all()] == ["a", "a", "c"]
+    assert (data.read_avro(str(tmp_path / "b.avro")).count(), read.count()) == (0, 3)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from umbel import exceptions
 from umbel.data._sources import errors, files, filesystems, listing, packing, parquet, predicates
 
+_OLDEST: Final = (1, 6)  # 1.4 adds where it is to overwrite, and says nothing
 _FEATURES_KNOWN: Final = frozenset({"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"})
 
 
@@ -89,6 +90,13 @@ def library() -> Any:
         import deltalake
     except ImportError as error:
         raise errors.missing_library("deltalake", what="a Delta table", extra="umbel-data[delta]") from error
+    version = tuple(int(part) for part in deltalake.__version__.split(".")[:2])
+    if version < _OLDEST:
+        raise ImportError(
+            f"a Delta table needs deltalake {'.'.join(map(str, _OLDEST))} or later, got {deltalake.__version__}; "
+            "pip install -U 'umbel-data[delta]'",
+            name="deltalake",
+        )
     return deltalake
 
 

@@ -44,7 +44,7 @@ class TorchDatasource(base.Datasource):
         if count is None:
             return None
         if self._row_bytes is None:
-            self._row_bytes = sizes.size_bytes(_table([self._dataset[0]])) if count else 0
+            self._row_bytes = sizes.size_bytes(_table([_item(self._dataset, 0)])) if count else 0
         return count * self._row_bytes
 
     def with_limit(self, count: int) -> base.Datasource:
