@@ -202,7 +202,7 @@ def _signature(path: str, function: Any, *, is_bound: bool = True) -> str:
         if one.kind is one.KEYWORD_ONLY and not is_starred:
             told.append("*")
         is_starred = is_starred or one.kind in (one.KEYWORD_ONLY, one.VAR_POSITIONAL)
-        stars = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
+        stars = "*" if one.kind is one.VAR_POSITIONAL else "**" if one.kind is one.VAR_KEYWORD else ""
         annotation = "" if one.annotation is one.empty else f": {_plain(one.annotation)}"
         default = "" if one.default is one.empty else f" = {_shown(one.default)}" if annotation else f"={one.default!r}"
         told.append(f"{stars}{one.name}{annotation}{default}")
