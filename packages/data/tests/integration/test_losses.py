@@ -25,6 +25,7 @@ import umbel.data
 from umbel import cluster_utils, exceptions
 from umbel.data._engine import executor, reports, stages
 from umbel.util import memory, state
+from umbel.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -114,7 +115,10 @@ class Death:
     node: str | None = None
 
     def comes(self) -> None:
-        if not self.mark or (self.node is not None and umbel.get_runtime_context().get_node_id() != self.node):
+        if not self.mark:
+            return
+        if self.node is not None and umbel.get_runtime_context().get_node_id() != self.node:
+            eventually(Path(self.mark).exists, "nobody came to work on the node")  # so that somebody does
             return
         try:
             os.close(os.open(self.mark, os.O_CREAT | os.O_EXCL))
@@ -243,6 +247,7 @@ def test_a_node_that_is_killed_costs_no_row(nodes: Nodes, tmp_path: Path, kind: 
     killing = nodes.kill_at_work(mark)
     assert rows_of(planted(plan, where, Death(str(mark), nodes.lost.node_id))) == expected
     killing.join()
+    assert mark.exists()
 
 
 class Pooled:
@@ -275,10 +280,12 @@ def test_an_actor_of_a_pool_that_is_killed_costs_no_row(session: None, tmp_path:
 
 def test_a_node_with_actors_of_a_pool_that_is_killed_costs_no_row(nodes: Nodes, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    ds = pooled(Death(str(mark), nodes.lost.node_id), 4, num_cpus=0.4)
+    there = NodeAffinitySchedulingStrategy(nodes.lost.node_id, soft=True)
+    ds = pooled(Death(str(mark), nodes.lost.node_id), 1, num_cpus=0, scheduling_strategy=there)
     killing = nodes.kill_at_work(mark)
     assert [row["id"] for row in ds.iter_rows()] == list(range(ROWS))
     killing.join()
+    assert mark.exists()
 
 
 def test_blocks_that_were_lost_with_their_node_are_made_again(nodes: Nodes) -> None:

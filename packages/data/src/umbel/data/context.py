@@ -38,6 +38,7 @@ class ExecutionResources:
         object_store_memory: float | None = None,
         memory: float | None = None,
     ) -> ExecutionResources:
+        """Bounds: numbers of CPUs and GPUs, and bytes; None for no bound."""
         return cls(cpu, gpu, object_store_memory, memory)
 
     def by_name(self) -> dict[str, float]:
