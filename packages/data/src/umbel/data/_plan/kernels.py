@@ -149,12 +149,20 @@ class DistinctRows:
 
 @dataclass(frozen=True, eq=False)
 class Rebatched:
-    """Blocks of so many rows, and what is left over in each task."""
+    """Blocks of so many rows, and what is left over in each task; of no rows one block, for its columns."""
 
     row_count: int
 
     def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        return batches.iter_batches(blocks, self.row_count, "pyarrow")
+        first = next(blocks, None)
+        if first is None:
+            return
+        has_rows = False
+        for table in batches.iter_batches(itertools.chain([first], blocks), self.row_count, "pyarrow"):
+            has_rows = True
+            yield table
+        if not has_rows:
+            yield first
 
 
 def _position() -> tuple[int, int]:
