@@ -229,9 +229,10 @@ def integer(draw: st.DrawFn, frame: Frame) -> Made:
     name = draw(st.sampled_from(frame.of(INTEGERS)))
     other = draw(st.sampled_from(frame.of(INTEGERS)))
     number = draw(st.integers(-3, 3))
-    null: Callable[[Callable[..., Any]], Callable[[Row], Any]] = lambda fn: (  # noqa: E731
-        lambda row: None if row[name] is None or row[other] is None else fn(row[name], row[other])
-    )
+
+    def null(fn: Callable[[int, int], int]) -> Callable[[Row], Any]:
+        return lambda row: None if row[name] is None or row[other] is None else fn(row[name], row[other])
+
     return draw(
         st.sampled_from(
             [

@@ -115,6 +115,8 @@ def test_splits_have_all_rows_once_and_in_order() -> None:
     assert [ids(one) for one in ds.split(3, equal=True)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     assert [ids(one) for one in ds.split_at_indices([2, 2, 50])] == [[0, 1], [], [2, 3, 4, 5, 6, 7, 8, 9], []]
     assert [ids(one) for one in ds.split_proportionately([0.2, 0.3])] == [[0, 1], [2, 3, 4], [5, 6, 7, 8, 9]]
+    assert [one.count() for one in ds.split_proportionately([0.1] * 8)] == [1] * 8 + [2]
+    assert cut(100).train_test_split(0.29)[1].count() == 29
     assert ds.split_at_indices([0])[0].columns() == ["id"]
     with pytest.raises(ValueError, match="that rise, got \\[3, 2\\]"):
         ds.split_at_indices([3, 2])

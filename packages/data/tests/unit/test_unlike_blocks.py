@@ -105,3 +105,15 @@ def test_a_sum_of_types_that_do_not_unify_names_the_column_and_both_types() -> N
     how = grouping.Grouping([], [aggregate.Sum("k")])
     with pytest.raises(ValueError, match=r"'k'.*bool.*int64"):
         how.combine([how.partial(table) for table in tables])
+
+
+def test_the_first_of_tensors_is_a_tensor_of_blocks_of_other_shapes_too() -> None:
+    shapes = [plan_models.array("tensor", [None]), plan_models.array("ragged", plan_models.TENSORS["ragged"])]
+    how = grouping.Grouping([], [aggregate.First("k"), aggregate.Last("k")])
+    for array in shapes:
+        table = pa.table({"k": array})
+        found = how.finish(how.combine([how.partial(table), how.partial(table)]))
+        assert found.schema.types == [array.type] * 2
+        assert found.schema == how.schema(table.schema)
+    (row,) = plan_models.rows_of(found)
+    assert [value.tolist() for value in row.values()] == [[0, 1], []]

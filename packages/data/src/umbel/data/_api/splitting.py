@@ -61,7 +61,7 @@ class Splitting:
             raise ValueError(f"proportions must be above 0, and below 1 together, got {given}")
         whole = self.materialize()
         total = whole.count()
-        ends = [int(total * so_far) for so_far in itertools.accumulate(given)]
+        ends = [_part_of(total, so_far) for so_far in itertools.accumulate(given)]
         return whole.parts([*ends, total], "Split")
 
     def train_test_split(
@@ -87,7 +87,7 @@ class Splitting:
         if stratify is None:
             whole = ds.materialize()
             total = whole.count()
-            count = int(total * test_size) if is_part else int(test_size)
+            count = _part_of(total, test_size) if is_part else int(test_size)
             if count >= total:
                 raise ValueError(f"test_size={test_size} leaves no row of {total} for training")
             train, test = whole.parts([total - count, total], "TrainTestSplit")
@@ -165,6 +165,11 @@ def _hashed(values: Any) -> Any:
 
 
 _hash_part = expressions.udf(return_dtype=pa.float64())(_hashed)
+
+
+def _part_of(total: int, part: float) -> int:
+    """Rounded down, but for what the float lacks: 0.29 of 100 are 29, and eight times 0.1 of 10 are 8."""
+    return int(round(total * part, 9))
 
 
 def _check(node: logical.Node, name: str) -> None:

@@ -187,6 +187,8 @@ def _cast_by_level(array: pa.Array, target: pa.DataType) -> pa.Array:
         return array
     if pa.types.is_null(array.type):
         return nulls(len(array), target)
+    if tensors.is_tensor(target):
+        return tensors.cast(array, target)
     if pa.types.is_struct(array.type) and pa.types.is_struct(target) and target.num_fields:
         known = dict(zip((field.name for field in array.type), array.flatten(), strict=True))
         fields = [

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from umbel.data._blocks import aggregating, columns, ordering, reducing, schemas
+from umbel.data._blocks import aggregating, columns, ordering, reducing, schemas, tensors
 
 _NUMBERS = "a number"
 
@@ -301,6 +301,9 @@ class _Edge(aggregating.Vectorized):
 
     def _start(self, table: pa.Table, groups: reducing.Groups) -> pa.Array:
         values = self.column_values(table)
+        own = table.schema.field(self.on).type
+        if tensors.is_tensor(own):  # a value stays one
+            values = pa.ExtensionArray.from_storage(own, values)
         is_valid = columns.valid(values) if self.ignore_nulls else None
         return self._edges(values, np.arange(len(values)) if is_valid is None else np.flatnonzero(is_valid), groups)
 
