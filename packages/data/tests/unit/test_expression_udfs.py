@@ -179,3 +179,20 @@ def test_coroutines_and_generators_are_refused_where_they_are_written() -> None:
 
     with pytest.raises(TypeError, match="write a plain function"):
         udf("int64")(slow)
+
+
+class Filled:
+    """Gives out the same array again and again."""
+
+    def __init__(self) -> None:
+        self.buffer = np.zeros(2, np.int64)
+
+    def __call__(self, values: pa.Array) -> Any:
+        self.buffer[:] = values.to_numpy()
+        return self.buffer
+
+
+def test_a_buffer_of_a_function_may_be_used_again() -> None:
+    expr = udf(return_dtype=pa.int64())(Filled)()(col("a"))
+    first, second = (evaluate.evaluate(expr, pa.table({"a": values})) for values in ([1, 2], [3, 4]))
+    assert (first.to_pylist(), second.to_pylist()) == ([1, 2], [3, 4])

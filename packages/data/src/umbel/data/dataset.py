@@ -152,7 +152,7 @@ class Dataset(
         """Of the latest run, also while it goes on: a dictionary of what each stage took and gave and what it waited for, of the
         run as a whole and its slowest stage, and of rows that were left out. Printed, it is a table.
 
-        `help(type(ds.stats()))` and docs/data/watching-runs.md have all keys. Seconds end with `_s`, bytes have `bytes` in them.
+        `help(type(ds.stats()))` and docs/data/running.md have all keys. Seconds end with `_s`, bytes have `bytes` in them.
         """
         return self._last_run().stats()
 

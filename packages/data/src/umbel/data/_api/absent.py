@@ -20,6 +20,7 @@ FUNCTIONS: Final[Mapping[str, str]] = {
     "from_spark": f"write Parquet by Spark and use read_parquet, or give what toArrow() makes: {_ARROW}",
     "from_tf": "give from_items what as_numpy_iterator() makes, or use read_tfrecords",
     "list_stats_summaries": "each dataset has its own get_stats_summary()",
+    "read_audio": "use read_binary_files, and map() with the library that decodes",
     "read_bigquery": _SQL,
     "read_clickhouse": _SQL,
     "read_databricks_tables": _SQL,
@@ -31,7 +32,9 @@ FUNCTIONS: Final[Mapping[str, str]] = {
     "read_mongo": _SOURCE,
     "read_snowflake": _SQL,
     "read_unity_catalog": "use read_delta or read_parquet with storage_options",
+    "read_videos": "use read_binary_files, and map() with the library that decodes",
     "read_zarr": _SOURCE,
+    "Preprocessor": "it is in umbel.data.preprocessor, which nothing loads before it is used",
     "DatabricksUnityCatalog": "use read_delta or read_parquet with storage_options",
     "KafkaAuthConfig": _SOURCE,
 }

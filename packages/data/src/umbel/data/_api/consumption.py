@@ -117,9 +117,33 @@ class Consumption:
             )
         )
 
-    def iter_torch_batches(self, **options: Any) -> Iterator[Any]:
+    def iter_torch_batches(
+        self,
+        *,
+        prefetch_batches: int = 1,
+        batch_size: int | None = 256,
+        dtypes: Any = None,
+        device: str | Any = "auto",
+        collate_fn: Callable[[Any], Any] | None = None,
+        drop_last: bool = False,
+        local_shuffle_buffer_size: int | None = None,
+        local_shuffle_seed: int | None = None,
+        pin_memory: bool = False,
+    ) -> Iterator[Any]:
         """See `DataIterator.iter_torch_batches`."""
-        return iter(self._iterator().iter_torch_batches(**options))
+        return iter(
+            self._iterator().iter_torch_batches(
+                prefetch_batches=prefetch_batches,
+                batch_size=batch_size,
+                dtypes=dtypes,
+                device=device,
+                collate_fn=collate_fn,
+                drop_last=drop_last,
+                local_shuffle_buffer_size=local_shuffle_buffer_size,
+                local_shuffle_seed=local_shuffle_seed,
+                pin_memory=pin_memory,
+            )
+        )
 
     def to_arrow(self) -> pa.Table:
         """All rows as one table."""

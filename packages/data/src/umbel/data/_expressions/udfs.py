@@ -21,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
+from umbel.data._blocks import owning
 from umbel.data._expressions import errors, nodes
 from umbel.data._expressions.promotion import Operand, Value
 
@@ -109,7 +110,9 @@ def result(node: nodes.UdfCall, args: list[Operand]) -> object:
     """What the function returns. Raises what it raises."""
     given = [_argument(args[place].value) if isinstance(place, int) else place.value for place in node.places]
     plain = len(given) - len(node.keywords)
-    return node.function(*given[:plain], **dict(zip(node.keywords, given[plain:], strict=True)))
+    keywords = dict(zip(node.keywords, given[plain:], strict=True))
+    # What the function still holds, a buffer of its own perhaps, is copied: the column shares the array's memory.
+    return owning.owned_batch({"": node.function(*given[:plain], **keywords)}, is_of_generator=False)[""]
 
 
 def checked(returned: object, type_: pa.DataType, row_count: int) -> Value:
