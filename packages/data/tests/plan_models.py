@@ -19,6 +19,7 @@ import hypothesis
 import kernel_tables
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import strategies as st
 
 from umbel import data
@@ -30,6 +31,7 @@ from umbel.data._plan import rules, running
 from umbel.data._plan import schemas as plan_schemas
 from umbel.data.expressions import col, lit
 
+pytest.importorskip("pandas", reason="batches of pandas are one of the formats")
 LONG = 20  # times as many examples, other ones each time, with HYPOTHESIS_PROFILE=long: minutes
 
 

@@ -95,7 +95,7 @@ ODD: dict[str, tuple[Callable[[data.Dataset], data.Dataset], type[Exception], st
     "a column": (
         lambda ds: ds.map(dict).sort("idd"),
         KeyError,
-        r"'idd' is not a column; did you mean 'id'(?s:.*)in Sort",
+        r"the key of the sort 'idd' is not a column; did you mean 'id'",
     ),
     "a column of a filter": (
         lambda ds: ds.map(dict).filter(expr=col("idd") > 1),
@@ -141,6 +141,7 @@ def test_long_text_passes() -> None:
 
 
 def test_truths_with_nulls_stay_so() -> None:
+    pytest.importorskip("pandas")
     ds = data.from_arrow(pa.table({"b": [True, None, False]}))
     assert [row["n"] for row in ds.map_batches(lambda batch: {"n": ~batch["b"]}).take_all()] == [False, None, True]
     found = ds.map_batches(lambda batch: batch.assign(n=~batch["b"]), batch_format="pandas").take_all()

@@ -1,5 +1,5 @@
 """Writes that go on in another process: what is noted, what is compared, and what is left to do. Processes that are killed are
-in integration/test_checkpoints.py; here one ends by an error, as any other."""
+in integration/test_checkpoints_on_workers.py; here one ends by an error, as any other."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -17,6 +16,8 @@ from pyarrow import fs
 
 from umbel import data
 from umbel.data import block, datasource
+
+fsspec = pytest.importorskip("fsspec")
 
 RICH = pa.table(
     {

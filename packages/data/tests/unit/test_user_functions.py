@@ -151,6 +151,7 @@ TYPED = pa.table(
 
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_columns_that_rows_hand_on_keep_their_types(on_error: str, context: task_context.TaskContext) -> None:
+    pytest.importorskip("pandas")  # for values of nanoseconds
     (same,) = through(rows("map", lambda row: row, on_error), TYPED)
     assert same.equals(TYPED)
     (twice,) = through(rows("flat_map", lambda row: [{**row}, {**row}], on_error), TYPED)
@@ -160,6 +161,8 @@ def test_columns_that_rows_hand_on_keep_their_types(on_error: str, context: task
 
 
 def test_columns_that_rows_compute_have_the_type_of_their_values() -> None:
+    pytest.importorskip("pandas")  # for values of nanoseconds
+
     def changed(row: dict[str, Any]) -> dict[str, Any]:
         row["i8"] = row["u16"] * 1000
         row["many"] = [*(row["many"] or ()), 0.5]

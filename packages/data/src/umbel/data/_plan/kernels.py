@@ -266,6 +266,7 @@ class KeySample:
     keys: tuple[str, ...]
 
     def __call__(self, block: pa.Table) -> pa.Table:
+        columns.require(block.schema, self.keys, what="the key of the sort")
         count = SAMPLE_ROWS_MIN + block.nbytes // SAMPLED_BYTES
         return sorting.sample(block.select([*dict.fromkeys(self.keys)]), count, seed=0)
 
