@@ -176,8 +176,7 @@ def test_a_checkpoint_may_lie_beside_what_is_written(tmp_path: Path) -> None:
 
 def test_on_a_file_system_without_renames(tmp_path: Path) -> None:
     """fsspec's memory stands for any; an object store is in integration/test_s3.py."""
-    import fsspec
-
+    fsspec = pytest.importorskip("fsspec")
     filesystem = fsspec.filesystem("memory")
     config = configs.CheckpointConfig(checkpoint_path="/noted", override_filesystem=filesystem)
     out = tmp_path / "out"
