@@ -165,12 +165,12 @@ class Consumption:
         if limit is not None and whole.num_rows > limit:
             raise ValueError(f"there are more than limit={limit} rows; give a larger one, or None for no limit")
         frame: Any = batches.to_batch(whole, "pandas")
-        return frame  # type: ignore[no-any-return]
+        return frame
 
     def to_polars(self) -> pl.DataFrame:
         """All rows as one frame."""
         frame: Any = batches.to_batch(self.to_arrow(), "polars")
-        return frame  # type: ignore[no-any-return]
+        return frame
 
     def to_numpy(self) -> dict[str, np.ndarray[Any, Any]]:
         """All rows, an array for each column."""
