@@ -246,3 +246,18 @@ def test_tensors_of_several_shapes_are_concatenated_as_ragged() -> None:
     assert got.schema.field("t").type == RAGGED(pa.int8(), 2)
     rows = [row.tolist() if row is not None else None for row in got["t"].combine_chunks().to_pylist()]
     assert rows == [[[0, 0], [0, 0]], [[1, 1, 1]], [[1, 1, 1]], None]
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [
+        ([pa.int8(), pa.uint64(), pa.decimal128(1, 0), pa.uint8()], "decimal128(20, 0)"),
+        ([pa.int8(), pa.uint64(), pa.float32()], "double"),
+    ],
+)
+def test_the_order_of_integers_and_what_takes_them_in_does_not_matter(types: list[pa.DataType], expected: str) -> None:
+    found = {
+        str(schemas.unify([(pa.schema({"a": one}), "x") for one in order]).field("a").type)
+        for order in itertools.permutations(types)
+    }
+    assert found == {expected}

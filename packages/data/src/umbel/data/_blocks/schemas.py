@@ -61,21 +61,31 @@ def unify(schemas: Iterable[tuple[pa.Schema, str]]) -> pa.Schema:
         refuse_duplicates(schema.names, origin)
     if len(distinct) == 1:
         return distinct[0][0]
-    found: dict[str, tuple[pa.Field, str]] = {}
+    columns: dict[str, list[tuple[pa.Field, str]]] = {}
     for schema, origin in distinct:
         for field in schema:
-            if field.name not in found:
-                found[field.name] = (field, origin)
-                continue
-            known, known_origin = found[field.name]
+            columns.setdefault(field.name, []).append((field, origin))
+    found: dict[str, pa.Field] = {}
+    for name, several in columns.items():
+        several.sort(key=_rank)
+        known, known_origin = several[0]
+        for field, origin in several[1:]:
             if not known.equals(field):
                 both = _common_field(known, known_origin, field, origin)
-                found[field.name] = (both, known_origin if both.type.equals(known.type) else origin)
+                known, known_origin = both, known_origin if both.type.equals(known.type) else origin
+        found[name] = known
     fields = []
-    for name, (field, _) in found.items():
+    for name, field in found.items():
         is_everywhere = all(schema.get_field_index(name) >= 0 for schema, _ in distinct)
         fields.append(field if is_everywhere else field.with_nullable(True))
     return pa.schema(fields, next((schema.metadata for schema, _ in distinct if schema.metadata), None))
+
+
+def _rank(one: tuple[pa.Field, str]) -> int:
+    """Decimals and floats come first, since they take in any integers, and these among themselves become more or do not unify: so
+    the order in which tables come does not matter."""
+    type_ = one[0].type
+    return 0 if pa.types.is_decimal(type_) else 1 if pa.types.is_floating(type_) else 2
 
 
 def common_type(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
