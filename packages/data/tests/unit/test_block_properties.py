@@ -16,7 +16,11 @@ from umbel.data._blocks import batches, rows, schemas, shuffling, sizes
 
 pytest.importorskip("pandas", reason="without pandas, PyArrow has no Python value for a time with nanoseconds")
 checks = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=40,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 any_type = st.one_of(blocks.types, blocks.tensor_types, blocks.other_dictionaries, blocks.nothing)
 

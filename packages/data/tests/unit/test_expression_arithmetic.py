@@ -53,7 +53,7 @@ def check(expr: expressions.Expr, table: pa.Table, expected: list[Any] | type[Ex
 
 @pytest.mark.parametrize("symbol", OPERATORS)
 @given(rows=tables.pairs(tables.INT64, tables.INT64), layout=tables.layouts())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, database=None, derandomize=True)
 def test_int64_with_int64_is_as_in_python(symbol: str, rows: list[tuple[Any, Any]], layout: Any) -> None:
     """Also beyond 2**53, where a quotient of floats is not the float of the quotient."""
     a, b = [row[0] for row in rows], [row[1] for row in rows]
@@ -68,7 +68,7 @@ def test_int64_with_int64_is_as_in_python(symbol: str, rows: list[tuple[Any, Any
     rows=tables.pairs(st.integers(0, 127), st.integers(0, 127)),
     layout=tables.layouts(),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, database=None, derandomize=True)
 def test_integers_of_any_width_are_computed_in_64_bits(
     symbol: str, type_a: pa.DataType, type_b: pa.DataType, rows: list[tuple[Any, Any]], layout: Any
 ) -> None:
@@ -81,7 +81,7 @@ def test_integers_of_any_width_are_computed_in_64_bits(
 
 @pytest.mark.parametrize("symbol", OPERATORS)
 @given(values=tables.values(tables.INT64), constant=tables.SMALL, is_left=st.booleans(), layout=tables.layouts())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, database=None, derandomize=True)
 def test_a_column_with_a_number_is_as_in_python(
     symbol: str, values: list[Any], constant: int, is_left: bool, layout: Any
 ) -> None:
@@ -93,7 +93,7 @@ def test_a_column_with_a_number_is_as_in_python(
 
 @pytest.mark.parametrize("symbol", OPERATORS)
 @given(rows=tables.pairs(tables.FLOATS, tables.FLOATS | tables.INT64), layout=tables.layouts())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, database=None, derandomize=True)
 def test_floats_are_as_in_python_but_divide_by_zero(symbol: str, rows: list[tuple[Any, Any]], layout: Any) -> None:
     def answer(a: Any, b: Any) -> float:
         a, b = float(a), float(b)
@@ -108,7 +108,7 @@ def test_floats_are_as_in_python_but_divide_by_zero(symbol: str, rows: list[tupl
 
 
 @given(rows=tables.pairs(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1)), layout=tables.layouts())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, database=None, derandomize=True)
 def test_uint64_with_uint64_stays_and_never_wraps(rows: list[tuple[Any, Any]], layout: Any) -> None:
     a, b = [row[0] for row in rows], [row[1] for row in rows]
     table = tables.table(layout, a=pa.array(a, pa.uint64()), b=pa.array(b, pa.uint64()))
@@ -129,7 +129,7 @@ def test_uint64_with_a_signed_integer_is_int64_where_it_fits() -> None:
 
 
 @given(values=tables.values(tables.INT64), layout=tables.layouts())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, database=None, derandomize=True)
 def test_functions_of_one_integer_are_as_in_python(values: list[Any], layout: Any) -> None:
     table = tables.table(layout, a=pa.array(values, pa.int64()))
     for made, function in (
@@ -148,7 +148,7 @@ def test_functions_of_one_integer_are_as_in_python(values: list[Any], layout: An
 
 
 @given(values=tables.values(st.floats(-1e9, 1e9) | st.sampled_from([0.5, 1.5, 2.5, -0.5])), layout=tables.layouts())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, database=None, derandomize=True)
 def test_functions_of_one_float_are_as_in_python(values: list[Any], layout: Any) -> None:
     table = tables.table(layout, a=pa.array(values, pa.float64()))
     for made, function in (
@@ -197,7 +197,7 @@ def test_outside_of_their_domain_functions_are_nan_or_infinite() -> None:
 
 
 @given(values=tables.values(st.integers(-40, 40)), exponent=st.integers(0, 20))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, database=None, derandomize=True)
 def test_powers_of_integers_are_exact_or_an_error(values: list[Any], exponent: int) -> None:
     table = pa.table({"a": pa.array(values, pa.int64())})
     check(col("a") ** exponent, table, python_answer(operator.pow, values, [exponent] * len(values)))
@@ -237,7 +237,7 @@ DECIMALS = st.decimals(-(10**6), 10**6, places=2)
 
 
 @given(rows=tables.pairs(DECIMALS, st.decimals(-(10**6), 10**6, places=4)), layout=tables.layouts())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, database=None, derandomize=True)
 def test_decimals_are_exact(rows: list[tuple[Any, Any]], layout: Any) -> None:
     a, b = [row[0] for row in rows], [row[1] for row in rows]
     table = tables.table(layout, a=pa.array(a, pa.decimal128(30, 2)), b=pa.array(b, pa.decimal128(30, 4)))
@@ -319,7 +319,7 @@ def test_a_column_of_nulls_is_null_with_anything() -> None:
 
 
 @given(rows=tables.pairs(tables.TEXTS, tables.TEXTS), layout=tables.layouts())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, database=None, derandomize=True)
 def test_plus_joins_strings(rows: list[tuple[Any, Any]], layout: Any) -> None:
     a, b = [row[0] for row in rows], [row[1] for row in rows]
     table = tables.table(layout, a=pa.array(a, pa.string()), b=pa.array(b, pa.large_string()))
@@ -338,7 +338,7 @@ SPANS = st.timedeltas(datetime.timedelta(-9999), datetime.timedelta(9999))
 
 
 @given(rows=tables.pairs(MOMENTS, SPANS), layout=tables.layouts())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, database=None, derandomize=True)
 def test_timestamps_and_durations_are_as_in_python(rows: list[tuple[Any, Any]], layout: Any) -> None:
     a, b = [row[0] for row in rows], [row[1] for row in rows]
     days = [None if one is None else one.date() for one in a]

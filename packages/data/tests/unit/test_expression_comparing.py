@@ -44,7 +44,7 @@ KINDS: dict[str, tuple[pa.DataType, st.SearchStrategy[Any]]] = {
 @pytest.mark.parametrize("kind_b", KINDS)
 @pytest.mark.parametrize("kind_a", KINDS)
 @given(data=st.data(), layout=tables.layouts())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, database=None, derandomize=True)
 def test_numbers_of_any_two_types_compare_as_in_python(kind_a: str, kind_b: str, data: Any, layout: Any) -> None:
     """Exactly: Python compares an integer and a float as what they are, and so does this."""
     (type_a, of_a), (type_b, of_b) = KINDS[kind_a], KINDS[kind_b]
@@ -85,7 +85,7 @@ def _equal_pair(of: st.SearchStrategy[Any], kind: str) -> st.SearchStrategy[tupl
 
 
 @given(rows=tables.pairs(DECIMALS, tables.SMALL | DECIMALS), layout=tables.layouts())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, database=None, derandomize=True)
 def test_decimals_compare_exactly_with_each_other_and_with_integers(rows: list[tuple[Any, Any]], layout: Any) -> None:
     a, b = [row[0] for row in rows], [None if row[1] is None else Decimal(row[1]) for row in rows]
     whole = [None if one is None else int(one) for one in b]
@@ -116,7 +116,7 @@ def test_nan_equals_nothing_and_is_neither_less_nor_more() -> None:
 
 
 @given(rows=tables.pairs(tables.TEXTS, tables.TEXTS), layout=tables.layouts())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, database=None, derandomize=True)
 def test_strings_compare_by_their_characters(rows: list[tuple[Any, Any]], layout: Any) -> None:
     a, b = [row[0] for row in rows], [row[1] for row in rows]
     table = tables.table(layout, a=pa.array(a, pa.string()).dictionary_encode(), b=pa.array(b, pa.large_string()))
@@ -224,7 +224,7 @@ def test_the_right_side_is_not_computed_where_the_left_decides() -> None:
     members=st.lists(tables.SMALL | st.none() | tables.INT64),
     layout=tables.layouts(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, database=None, derandomize=True)
 def test_is_in_is_a_chain_of_equals_and_none_stands_for_null(
     values: list[Any], members: list[Any], layout: Any
 ) -> None:
@@ -288,7 +288,7 @@ def test_comparing_with_none_is_refused_where_it_is_written() -> None:
 
 
 @given(values=tables.values(tables.SMALL), layout=tables.layouts())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, database=None, derandomize=True)
 def test_a_filter_keeps_what_is_true(values: list[Any], layout: Any) -> None:
     table = tables.table(layout, a=pa.array(values, pa.int64()))
     assert evaluate.filter(table, col("a") > 2)["a"].to_pylist() == [

@@ -31,7 +31,7 @@ def test_ids_rise_and_are_unique_across_blocks() -> None:
 
 @pytest.mark.parametrize("make", [lambda: random(seed=7), random, uuid], ids=["seeded", "random", "uuid"])
 @given(cut=st.integers(0, 20), block=st.integers(0, 3))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, database=None, derandomize=True)
 def test_what_is_random_does_not_depend_on_how_a_block_is_cut(make: Any, cut: int, block: int) -> None:
     table = pa.table({"x": range(20)})
     expr = make()

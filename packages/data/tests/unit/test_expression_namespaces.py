@@ -79,7 +79,7 @@ LIKE_PYTHON: dict[str, tuple[expressions.Expr, Callable[[str], Any]]] = {
     layout=tables.layouts(),
     kind=st.sampled_from(["string", "large_string", "dictionary"]),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, database=None, derandomize=True)
 def test_strings_are_as_in_python(name: str, values: list[Any], layout: Any, kind: str) -> None:
     expr, function = LIKE_PYTHON[name]
     column = pa.array(values, pa.string())
@@ -92,7 +92,7 @@ STEPS = st.none() | st.integers(-3, 3).filter(bool)
 
 
 @given(values=tables.values(tables.TEXTS), start=SLICE_ENDS, stop=SLICE_ENDS, step=STEPS, layout=tables.layouts())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80, deadline=None, database=None, derandomize=True)
 def test_slices_of_strings_are_as_in_python(values: list[Any], start: Any, stop: Any, step: Any, layout: Any) -> None:
     table = tables.table(layout, s=pa.array(values, pa.string()))
     expected = tables.by_rows(lambda text: text[start:stop:step], values)
@@ -163,7 +163,7 @@ UNITS = st.sampled_from(["s", "ms", "us"])
 
 
 @given(values=tables.values(MOMENTS), unit=UNITS, layout=tables.layouts())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, database=None, derandomize=True)
 def test_parts_of_timestamps_are_as_in_python(values: list[Any], unit: str, layout: Any) -> None:
     precision = {"s": 1_000_000, "ms": 1000, "us": 1}[unit]
     values = [
@@ -260,7 +260,7 @@ def list_table(values: list[Any], layout: Any, kind: str) -> pa.Table:
     layout=tables.layouts(),
     kind=st.sampled_from(["plain", "large"]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, database=None, derandomize=True)
 def test_lists_are_as_in_python(
     values: list[Any], start: Any, stop: Any, step: Any, index: int, layout: Any, kind: str
 ) -> None:
@@ -286,7 +286,7 @@ def test_lists_are_as_in_python(
 @given(
     values=tables.values(st.lists(st.none() | st.lists(tables.SMALL, max_size=3), max_size=3)), layout=tables.layouts()
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, database=None, derandomize=True)
 def test_flatten_joins_the_lists_of_each_list(values: list[Any], layout: Any) -> None:
     table = tables.table(layout, l=pa.array(values, pa.list_(pa.list_(pa.int64()))))
     expected = tables.by_rows(lambda outer: [value for inner in outer if inner is not None for value in inner], values)
@@ -302,7 +302,7 @@ def test_what_a_null_list_hides_is_not_seen() -> None:
 
 
 @given(values=tables.values(st.lists(tables.SMALL, min_size=2, max_size=2)), layout=tables.layouts())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, database=None, derandomize=True)
 def test_lists_of_one_size_are_lists(values: list[Any], layout: Any) -> None:
     table = tables.table(layout, l=pa.array(values, pa.list_(pa.int64(), 2)))
     assert tables.computed(col("l").arr.to_list(), table) == values
@@ -319,7 +319,7 @@ def test_tensors_become_lists() -> None:
     values=tables.values(st.fixed_dictionaries({"a": st.none() | tables.SMALL, "b": tables.TEXTS})),
     layout=tables.layouts(),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, database=None, derandomize=True)
 def test_fields_of_structs(values: list[Any], layout: Any) -> None:
     table = tables.table(layout, s=pa.array(values, pa.struct([("a", pa.int64()), ("b", pa.string())])))
     assert tables.computed(S.struct["a"], table) == tables.by_rows(lambda one: one["a"], values)
@@ -338,7 +338,7 @@ def test_a_field_that_is_not_there_is_refused_with_those_near_it() -> None:
 @given(
     values=tables.values(st.dictionaries(tables.TEXTS, st.none() | tables.SMALL, max_size=3)), layout=tables.layouts()
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, database=None, derandomize=True)
 def test_maps(values: list[Any], layout: Any) -> None:
     entries = [None if one is None else list(one.items()) for one in values]
     table = tables.table(layout, m=pa.array(entries, pa.map_(pa.string(), pa.int64())))

@@ -108,7 +108,7 @@ def same_rows(found: pa.Table, expected: pa.Table) -> bool:
 
 
 @given(rows=ROWS, predicate=predicates(), rows_per_group=st.integers(1, 3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, database=None, derandomize=True)
 def test_readers_keep_the_rows_that_evaluation_keeps(
     rows: list[dict[str, Any]], predicate: expressions.Expr, rows_per_group: int
 ) -> None:

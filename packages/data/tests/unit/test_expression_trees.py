@@ -75,7 +75,7 @@ def test_substitution_puts_in_what_columns_stand_for() -> None:
 
 
 @given(values=tables.values(tables.SMALL))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, deadline=None, database=None, derandomize=True)
 def test_substituting_is_computing_one_after_the_other(values: list[Any]) -> None:
     table = pa.table({"x": pa.array(values, pa.int64())})
     inner = [(col("x") + 1).alias("a"), (col("x") * 2).alias("b")]

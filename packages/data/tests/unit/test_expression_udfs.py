@@ -25,7 +25,7 @@ def doubled(x: pa.Array) -> pa.Array:
 
 
 @given(values=tables.values(tables.SMALL), layout=tables.layouts())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20, deadline=None, database=None, derandomize=True)
 def test_a_users_function_gets_and_gives_arrays(values: list[Any], layout: Any) -> None:
     table = tables.table(layout, a=pa.array(values, pa.int64()))
     assert tables.computed(doubled(col("a")) + 1, table) == tables.by_rows(lambda one: one * 2 + 1, values)

@@ -30,7 +30,7 @@ OF_VIEWS = pytest.mark.skipif(int(pa.__version__.split(".")[0]) < 20, reason="ol
     ),
     layout=tables.layouts(),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, database=None, derandomize=True)
 def test_when_takes_the_first_condition_that_is_true(rows: list[tuple[Any, ...]], layout: Any) -> None:
     p, q, v = ([row[index] for row in rows] for index in range(3))
     table = tables.table(layout, p=pa.array(p, pa.bool_()), q=pa.array(q, pa.bool_()), v=pa.array(v, pa.int64()))
@@ -116,7 +116,7 @@ def test_an_error_in_a_branch_names_the_row_of_the_block() -> None:
 
 
 @given(rows=tables.pairs(tables.SMALL, tables.SMALL), layout=tables.layouts())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, database=None, derandomize=True)
 def test_coalesce_is_the_first_that_is_not_null(rows: list[tuple[Any, Any]], layout: Any) -> None:
     table = tables.table(
         layout, a=pa.array([row[0] for row in rows], pa.int64()), b=pa.array([row[1] for row in rows], pa.int32())
@@ -311,7 +311,7 @@ EVERY_KIND = pa.table(
 
 
 @given(expr=st.recursive(LEAVES, _grown, max_leaves=6), layout=tables.layouts(), start=st.integers(0, 3))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, database=None, derandomize=True)
 def test_the_type_that_is_foretold_is_the_type_that_comes(expr: expressions.Expr, layout: Any, start: int) -> None:
     """For any expression: either it is refused before it runs, as it is when it runs, or it gives that type, or its data fail."""
     table = EVERY_KIND.slice(start)

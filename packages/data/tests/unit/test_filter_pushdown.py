@@ -50,7 +50,7 @@ _filters = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
 @given(rows=st.lists(st.tuples(_ints, _floats, _texts), max_size=10), group_rows=st.integers(1, 3), expr=_filters)
 def test_parquet_gives_the_rows_that_pass(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Any, Any, Any]], group_rows: int, expr: Any

@@ -70,7 +70,7 @@ _rows = st.lists(
 _SCHEMA = pa.schema([("i", pa.int64()), ("f", pa.float64()), ("s", pa.string()), ("l", pa.list_(pa.int64()))])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, database=None, derandomize=True)
 @given(
     rows=_rows,
     cut=st.integers(0, 6),

@@ -29,7 +29,7 @@ def values(batches: Any) -> list[int]:
     return [value for batch in batches for value in batch["id"].tolist()]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
 @given(
     st.integers(1, 40),
     st.lists(st.integers(0, 9), max_size=4),

@@ -199,7 +199,7 @@ def test_statistics_do_not_hide_what_is_not_a_number(tmp_path: Path, expression:
 _values = st.one_of(st.none(), st.integers(-3, 3))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, database=None, derandomize=True)
 @given(
     st.lists(st.tuples(_values, st.one_of(st.none(), st.sampled_from([math.nan, -1.0, 0.0, 2.0]))), max_size=12),
     st.integers(1, 4),

@@ -64,7 +64,7 @@ def test_a_large_file_is_divided_among_tasks(tmp_path: Path, monkeypatch: pytest
     assert texts(text.TextDatasource(tmp_path)) == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, database=None, derandomize=True)
 @given(
     st.lists(st.binary(max_size=12).map(lambda line: line.replace(b"\n", b"x")), max_size=8),
     st.booleans(),

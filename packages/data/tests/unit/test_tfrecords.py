@@ -38,7 +38,7 @@ def test_checksums_are_those_of_the_standard() -> None:
     assert crc32c.crc32c(strings).tolist() == [0xE3069283, 0x8A9136AA, 0x62A8AB43, 0x46DD794E, 0x113FDB5C, 0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, database=None, derandomize=True)
 @given(st.lists(st.binary(max_size=400), max_size=6), st.integers(1, 500))
 def test_checksums_of_many_are_those_of_each(strings: list[bytes], bound: int) -> None:
     kept = crc32c._AT_ONCE_BYTES
@@ -94,7 +94,7 @@ _features = st.dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
 @given(st.lists(_features, max_size=4))
 def test_whatever_is_framed_is_read(rows: list[dict[str, Feature]]) -> None:
     data = tfrecords.framed([examples.encode(row) for row in rows])
@@ -104,7 +104,7 @@ def test_whatever_is_framed_is_read(rows: list[dict[str, Feature]]) -> None:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
 @given(st.binary(max_size=60))
 def test_what_is_no_example_is_an_error_or_an_example(data: bytes) -> None:
     try:

@@ -67,7 +67,10 @@ def unify(schemas: Iterable[tuple[pa.Schema, str]]) -> pa.Schema:
             columns.setdefault(field.name, []).append((field, origin))
     found: dict[str, pa.Field] = {}
     for name, several in columns.items():
-        several.sort(key=_rank)
+        if all(_is_number(field.type) for field, _ in several):
+            # Decimals and floats first, since they take in any integers, and these among themselves become more or do not
+            # unify: so the order in which tables come does not matter.
+            several.sort(key=lambda one: pa.types.is_integer(one[0].type))
         known, known_origin = several[0]
         for field, origin in several[1:]:
             if not known.equals(field):
@@ -81,11 +84,8 @@ def unify(schemas: Iterable[tuple[pa.Schema, str]]) -> pa.Schema:
     return pa.schema(fields, next((schema.metadata for schema, _ in distinct if schema.metadata), None))
 
 
-def _rank(one: tuple[pa.Field, str]) -> int:
-    """Decimals and floats come first, since they take in any integers, and these among themselves become more or do not unify: so
-    the order in which tables come does not matter."""
-    type_ = one[0].type
-    return 0 if pa.types.is_decimal(type_) else 1 if pa.types.is_floating(type_) else 2
+def _is_number(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_))
 
 
 def common_type(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
