@@ -29,6 +29,7 @@ SHOWN_ROWS = 20
 class Consumption:
     """See the module."""
 
+    # What `Dataset` has is declared here, for type checkers: none of these errors can come of a dataset.
     _node: logical.Node
 
     def _with(self, node: logical.Node) -> Dataset:

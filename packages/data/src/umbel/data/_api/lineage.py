@@ -44,6 +44,7 @@ class RefBundle:
 class Lineage:
     """See the module."""
 
+    # What `Dataset` has is declared here, for type checkers: none of these errors can come of a dataset.
     _node: logical.Node
     _context: contexts.DataContext
     _name: str | None

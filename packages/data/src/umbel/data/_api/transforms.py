@@ -25,6 +25,7 @@ Seed = int | contexts.RandomSeedConfig | None
 class Transforms:
     """See the module."""
 
+    # What `Dataset` has is declared here, for type checkers: none of these errors can come of a dataset.
     _node: logical.Node
 
     def _with(self, node: logical.Node) -> Dataset:
