@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from umbel.data import context as contexts
 from umbel.data import datasource as sources
-from umbel.data._api import arguments, plugins, references
+from umbel.data._api import format_options, plugins, references
 from umbel.data._api import options as task_options
 from umbel.data._blocks import batches, frames, schemas, sizes
 from umbel.data._plan import kernels, logical
@@ -268,7 +268,7 @@ def read_datasource(datasource: sources.Datasource | str, **options: Unpack[Task
         raise TypeError(f"a Datasource is needed, or the name of one, got {datasource!r}")
     unknown = [name for name in options if name not in TaskOptions.__annotations__]
     if unknown:
-        raise TypeError(arguments.unknown("read_datasource", unknown[0], TaskOptions.__annotations__))
+        raise TypeError(format_options.unknown("read_datasource", unknown[0], TaskOptions.__annotations__))
     means, block_count = task_options.of_read(options)
     return Dataset(
         logical.Read(source=datasource, parallelism=block_count, means=means), contexts.DataContext.get_current()
@@ -282,7 +282,7 @@ def _read(
     options: Mapping[str, Any],
     own: Mapping[str, Any] = types.MappingProxyType({}),
     *,
-    of_format: arguments.OfFormat | None = None,
+    of_format: format_options.OfFormat | None = None,
     always: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> Dataset:
     """own: options of the format, of which None is left out; always: those of which it is not. of_format: those that go on to
@@ -298,7 +298,7 @@ def _read(
     if unknown:
         named = {*inspect.signature(globals()[name]).parameters} - {"paths", "options"}
         known = {*FileOptions.__annotations__, *named, *(() if of_format is None else of_format.known)}
-        raise TypeError(arguments.unknown(name, unknown[0], known))
+        raise TypeError(format_options.unknown(name, unknown[0], known))
     if of_file.get("arrow_open_stream_args") is not None:
         of_file["open_stream_args"] = of_file["arrow_open_stream_args"]
     of_file.pop("arrow_open_stream_args", None)
@@ -324,7 +324,7 @@ def read_parquet(
         "arrow_parquet_args": arrow_parquet_args,
     }
     kind = _kind("parquet", "ParquetDatasource")
-    made = _read("read_parquet", kind, paths, options, own, of_format=arguments.PARQUET_READ)
+    made = _read("read_parquet", kind, paths, options, own, of_format=format_options.PARQUET_READ)
     return made if filter is None or is_arrow else made.filter(expr=filter)
 
 
@@ -335,7 +335,7 @@ def read_csv(
     arrow_csv_args."""
     given: Mapping[str, Any] = {"partitioning": partitioning.HIVE, **options}
     kind = _kind("csv", "CSVDatasource")
-    return _read("read_csv", kind, paths, given, {"arrow_csv_args": arrow_csv_args}, of_format=arguments.CSV_READ)
+    return _read("read_csv", kind, paths, given, {"arrow_csv_args": arrow_csv_args}, of_format=format_options.CSV_READ)
 
 
 def read_json(
@@ -350,7 +350,7 @@ def read_json(
     given: Mapping[str, Any] = {"partitioning": partitioning.HIVE, **options}
     kind = _kind("json", "JSONDatasource")
     own = {"lines": lines, "arrow_json_args": arrow_json_args}
-    return _read("read_json", kind, paths, given, own, of_format=arguments.JSON_READ)
+    return _read("read_json", kind, paths, given, own, of_format=format_options.JSON_READ)
 
 
 def read_text(
@@ -409,7 +409,9 @@ def read_avro(paths: Paths, **options: Unpack[FileOptions]) -> Dataset:
 def read_tfrecords(paths: Paths, **options: Unpack[FileOptions]) -> Dataset:
     """Of TFRecord files of tf.train.Example: a column for each feature. No TensorFlow is needed. schema: which features are
     lists, by a list type, and which bytes are text, by string."""
-    given = arguments.without(options, "read_tfrecords", "tf_schema", "say by schema=, of pyarrow, what features are")
+    given = format_options.without(
+        options, "read_tfrecords", "tf_schema", "say by schema=, of pyarrow, what features are"
+    )
     return _read("read_tfrecords", _kind("tfrecords", "TFRecordDatasource"), paths, given)
 
 

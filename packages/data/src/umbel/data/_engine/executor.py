@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from umbel import exceptions
-from umbel.data._engine import events, held, reports, running, stages
+from umbel.data._engine import driving, events, held, reports, stages
 
 Asked = Callable[[Callable[[], reports.Stats]], None]
 """Is given, when a run has begun, what tells of it so far; any thread may call that."""
@@ -35,7 +35,7 @@ def collect(
         found.append(view)
         taken.append(delivery)
 
-    run = running.Run(plan, options, deliver)
+    run = driving.DrivenRun(plan, options, deliver)
     if asked is not None:
         asked(run.stats)
     try:
@@ -57,7 +57,7 @@ def collect(
 def write(plan: stages.Write, options: reports.RunOptions, asked: Asked | None = None) -> tuple[Any, reports.Stats]:
     """Run it on this thread: what `commit` returned, or else what the tasks did."""
     found: list[tuple[int, held.View]] = []
-    run = running.Run(plan, options, lambda _consumer, delivery, view: found.append((delivery, view)))
+    run = driving.DrivenRun(plan, options, lambda _consumer, delivery, view: found.append((delivery, view)))
     if asked is not None:
         asked(run.stats)
     taken = 0
@@ -85,7 +85,7 @@ def _check_no_write(plan: stages.Stage) -> None:
         raise TypeError(f"{plan.name} writes, and would not be committed; run it by write()")
 
 
-def _raise(run: running.Run) -> None:
+def _raise(run: driving.DrivenRun) -> None:
     """To each consumer that comes to the end of a run that has failed, and each time that it does."""
     error = run.error
     if isinstance(error, exceptions.UmbelTaskError):
@@ -157,7 +157,9 @@ class _Source:
         self._queues: list[queue.SimpleQueue[Any]] = [queue.SimpleQueue() for _ in range(count)]
         self._is_left = [False] * count
         queues = self._queues
-        self.run = running.Run(plan, options, lambda consumer, delivery, view: queues[consumer].put((delivery, view)))
+        self.run = driving.DrivenRun(
+            plan, options, lambda consumer, delivery, view: queues[consumer].put((delivery, view))
+        )
         self._thread = threading.Thread(
             target=_drive, args=(self.run, queues), name=f"umbel-data-{plan.name}", daemon=True
         )
@@ -168,7 +170,7 @@ class _Source:
 
     def next(self, consumer: int, timeout_s: float | None) -> tuple[int, held.View] | None:
         waiting = self._queues[consumer]
-        found = running.taken_from(waiting, timeout_s)
+        found = driving.taken_from(waiting, timeout_s)
         if found is None:
             raise TimeoutError(f"no block came within {timeout_s} s")
         if found is _OVER:
@@ -187,7 +189,7 @@ class _Source:
             self._thread.join()
 
 
-def _drive(run: running.Run, queues: list[queue.SimpleQueue[Any]]) -> None:
+def _drive(run: driving.DrivenRun, queues: list[queue.SimpleQueue[Any]]) -> None:
     try:
         run.drive()
     except BaseException as error:  # for the consumers to raise
