@@ -7,7 +7,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, NamedTuple
 
-from umbel.data._engine import assignments, capacity, events, exchanges, flow, following, pools, runs, scheduling, splits
+from umbel.data._engine import (
+    assignments,
+    capacity,
+    events,
+    exchanges,
+    flow,
+    following,
+    pools,
+    runs,
+    scheduling,
+    splits,
+)
 
 
 class Defect(NamedTuple):

@@ -58,7 +58,7 @@ class TaskOptions(TypedDict, total=False):
     ray_remote_args: Mapping[str, Any] | None
 
 
-class FileOptions(TaskOptions, total=False):
+class FileReadOptions(TaskOptions, total=False):
     """What all readers of files take, beside TaskOptions. All may be left out.
 
     filesystem: of pyarrow or fsspec; by the URI if it is None. arrow_open_stream_args: for opening a file, of which `compression`
@@ -83,7 +83,7 @@ class FileOptions(TaskOptions, total=False):
     schema: pa.Schema | None
 
 
-class CsvOptions(FileOptions, total=False):
+class CsvReadOptions(FileReadOptions, total=False):
     """The options of pyarrow.csv."""
 
     read_options: Any
@@ -91,14 +91,14 @@ class CsvOptions(FileOptions, total=False):
     convert_options: Any
 
 
-class JsonOptions(FileOptions, total=False):
+class JsonReadOptions(FileReadOptions, total=False):
     """The options of pyarrow.json. read_options say how large pieces are, which is decided here."""
 
     read_options: Any
     parse_options: Any
 
 
-class ImageOptions(FileOptions, total=False):
+class ImageReadOptions(FileReadOptions, total=False):
     """arrow_open_file_args: the name that it has for images."""
 
     arrow_open_file_args: Mapping[str, Any] | None
@@ -250,7 +250,7 @@ def _of_several(tables: Sequence[pa.Table], what: str, block_count: int | None) 
         whole = schemas.concat(tables)
         ends = [whole.num_rows * number // block_count for number in builtins.range(block_count + 1)]
         tables = [whole.slice(first, last - first) for first, last in itertools.pairwise(ends)]
-    return MaterializedDataset.of(tables, what)
+    return MaterializedDataset._of_tables(tables, what)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -294,10 +294,10 @@ def _read(
         given |= of_format.taken(of_file, given)
     if "arrow_open_file_args" in of_file:
         of_file["arrow_open_stream_args"] = of_file.pop("arrow_open_file_args")
-    unknown = [one for one in of_file if one not in FileOptions.__annotations__]
+    unknown = [one for one in of_file if one not in FileReadOptions.__annotations__]
     if unknown:
         named = {*inspect.signature(globals()[name]).parameters} - {"paths", "options"}
-        known = {*FileOptions.__annotations__, *named, *(() if of_format is None else of_format.known)}
+        known = {*FileReadOptions.__annotations__, *named, *(() if of_format is None else of_format.known)}
         raise TypeError(format_options.unknown(name, unknown[0], known))
     if of_file.get("arrow_open_stream_args") is not None:
         of_file["open_stream_args"] = of_file["arrow_open_stream_args"]
@@ -312,7 +312,7 @@ def read_parquet(
     columns: list[str] | None = None,
     filter: Any = None,
     arrow_parquet_args: Mapping[str, Any] | None = None,
-    **options: Unpack[FileOptions],
+    **options: Unpack[FileReadOptions],
 ) -> Dataset:
     """Of Parquet files, by row groups. columns: only these are read. filter: rows for which it is true, an expression of ours or
     of pyarrow; row groups and partitions of which none can be are not read. Other options, or arrow_parquet_args, go to pyarrow's
@@ -329,7 +329,7 @@ def read_parquet(
 
 
 def read_csv(
-    paths: Paths, *, arrow_csv_args: Mapping[str, Any] | None = None, **options: Unpack[CsvOptions]
+    paths: Paths, *, arrow_csv_args: Mapping[str, Any] | None = None, **options: Unpack[CsvReadOptions]
 ) -> Dataset:
     """Of CSV files with a line of names. read_options, parse_options, convert_options: of pyarrow.csv; or together as
     arrow_csv_args."""
@@ -343,7 +343,7 @@ def read_json(
     *,
     lines: bool = False,
     arrow_json_args: Mapping[str, Any] | None = None,
-    **options: Unpack[JsonOptions],
+    **options: Unpack[JsonReadOptions],
 ) -> Dataset:
     """Of JSON files: a row on each line, or a document that is a list of rows, or one row. lines: each line is one for
     certain. parse_options: of pyarrow.json."""
@@ -354,14 +354,14 @@ def read_json(
 
 
 def read_text(
-    paths: Paths, *, encoding: str = "utf-8", drop_empty_lines: bool = True, **options: Unpack[FileOptions]
+    paths: Paths, *, encoding: str = "utf-8", drop_empty_lines: bool = True, **options: Unpack[FileReadOptions]
 ) -> Dataset:
     """A row for each line, as column `text`."""
     own = {"encoding": encoding, "drop_empty_lines": drop_empty_lines}
     return _read("read_text", _kind("text", "TextDatasource"), paths, options, own)
 
 
-def read_binary_files(paths: Paths, **options: Unpack[FileOptions]) -> Dataset:
+def read_binary_files(paths: Paths, **options: Unpack[FileReadOptions]) -> Dataset:
     """A row for each file, as column `bytes`."""
     return _read("read_binary_files", _kind("binary", "BinaryDatasource"), paths, options)
 
@@ -371,7 +371,7 @@ def read_numpy(
     *,
     allow_pickle: bool = False,
     numpy_load_args: Mapping[str, Any] | None = None,
-    **options: Unpack[FileOptions],
+    **options: Unpack[FileReadOptions],
 ) -> Dataset:
     """Of .npy files, whose first axis counts the rows, as column `data`."""
     own = {"allow_pickle": allow_pickle, "numpy_load_args": numpy_load_args}
@@ -379,14 +379,14 @@ def read_numpy(
 
 
 def read_images(
-    paths: Paths, *, size: tuple[int, int] | None = None, mode: str | None = None, **options: Unpack[ImageOptions]
+    paths: Paths, *, size: tuple[int, int] | None = None, mode: str | None = None, **options: Unpack[ImageReadOptions]
 ) -> Dataset:
     """A row for each image, as column `image`: [height, width, channel] uint8. size: (height, width) that all are brought to.
     mode: of Pillow, such as "RGB"."""
     return _read("read_images", _kind("images", "ImageDatasource"), paths, options, {"size": size, "mode": mode})
 
 
-def read_arrow(paths: Paths, *, columns: list[str] | None = None, **options: Unpack[FileOptions]) -> Dataset:
+def read_arrow(paths: Paths, *, columns: list[str] | None = None, **options: Unpack[FileReadOptions]) -> Dataset:
     """Of files in Arrow's IPC format, which Feather is too: those of files and those of streams."""
     made = _read("read_arrow", _kind("arrow_files", "ArrowDatasource"), paths, options)
     return made if columns is None else made.select_columns(columns)
@@ -395,18 +395,18 @@ def read_arrow(paths: Paths, *, columns: list[str] | None = None, **options: Unp
 read_feather = read_arrow
 
 
-def read_orc(paths: Paths, *, columns: list[str] | None = None, **options: Unpack[FileOptions]) -> Dataset:
+def read_orc(paths: Paths, *, columns: list[str] | None = None, **options: Unpack[FileReadOptions]) -> Dataset:
     """Of ORC files, large ones by stripes."""
     made = _read("read_orc", _kind("orc", "ORCDatasource"), paths, options)
     return made if columns is None else made.select_columns(columns)
 
 
-def read_avro(paths: Paths, **options: Unpack[FileOptions]) -> Dataset:
+def read_avro(paths: Paths, **options: Unpack[FileReadOptions]) -> Dataset:
     """Of Avro files. Needs fastavro."""
     return _read("read_avro", _kind("avro", "AvroDatasource"), paths, options)
 
 
-def read_tfrecords(paths: Paths, **options: Unpack[FileOptions]) -> Dataset:
+def read_tfrecords(paths: Paths, **options: Unpack[FileReadOptions]) -> Dataset:
     """Of TFRecord files of tf.train.Example: a column for each feature. No TensorFlow is needed. schema: which features are
     lists, by a list type, and which bytes are text, by string."""
     given = format_options.without(
@@ -424,7 +424,7 @@ def read_webdataset(
     suffixes: Any = None,
     expand_json: bool = False,
     verbose_open: bool = False,
-    **options: Unpack[FileOptions],
+    **options: Unpack[FileReadOptions],
 ) -> Dataset:
     """Of tar files: a row for each group of files with one name, a column for each of their endings.
 
