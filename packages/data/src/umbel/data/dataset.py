@@ -137,7 +137,7 @@ class Dataset(
 
         Runs nothing, and needs no runtime. Files are opened only as far as for reading: footers, say.
         """
-        text = explaining.explained(self._node, lambda last: running.drawn(last, self._context))
+        text = explaining.explained(self._node, self._context)
         print(text)  # noqa: T201 - this is what it is for
         return text
 
