@@ -7,6 +7,7 @@ when the consumers have come to its end, closed their streams, or dropped them.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -28,6 +29,24 @@ def collect(
     Raises what a user's function raised as umbel.exceptions.UmbelTaskError, an instance of its class as well.
     """
     _check_no_write(plan)
+    with _driven_here(plan, options, asked) as (run, found):
+        pass
+    return found, run.stats()
+
+
+def write(plan: stages.Write, options: reports.RunOptions, asked: Asked | None = None) -> tuple[Any, reports.Stats]:
+    """Run it on this thread: what `commit` returned, or else what the tasks did. Raises as `collect` does."""
+    with _driven_here(plan, options, asked) as (run, found):
+        result = run.commit([view.value() for view in found]) if run.error is None else None
+    return result, run.stats()
+
+
+@contextlib.contextmanager
+def _driven_here(
+    plan: stages.Stage, options: reports.RunOptions, asked: Asked | None
+) -> Iterator[tuple[driving.DrivenRun, list[held.View]]]:
+    """The run, which has come to its end, and what it has delivered. It is ended, and raises what it has failed of, behind
+    the `with` block."""
     found: list[held.View] = []
     taken: list[int] = []
 
@@ -45,39 +64,13 @@ def collect(
                 run._tell(events.Took(taken.pop(), time.monotonic()))
             if not run.is_over:
                 run.step()
+        yield run, found
     except BaseException as error:
         run.error = run.error or error
         raise
     finally:
         run.end()
     _raise(run)
-    return found, run.stats()
-
-
-def write(plan: stages.Write, options: reports.RunOptions, asked: Asked | None = None) -> tuple[Any, reports.Stats]:
-    """Run it on this thread: what `commit` returned, or else what the tasks did."""
-    found: list[tuple[int, held.View]] = []
-    run = driving.DrivenRun(plan, options, lambda _consumer, delivery, view: found.append((delivery, view)))
-    if asked is not None:
-        asked(run.stats)
-    taken = 0
-    try:
-        run.begin()
-        while not run.is_over:
-            while taken < len(found) and not run.is_over:
-                run._tell(events.Took(found[taken][0], time.monotonic()))
-                taken += 1
-            if not run.is_over:
-                run.step()
-        if run.error is None:
-            result = run.commit([view.value() for _, view in found])
-    except BaseException as error:
-        run.error = run.error or error
-        raise
-    finally:
-        run.end()
-    _raise(run)
-    return result, run.stats()
 
 
 def _check_no_write(plan: stages.Stage) -> None:
