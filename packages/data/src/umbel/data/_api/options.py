@@ -10,7 +10,7 @@ import umbel
 from umbel import exceptions
 from umbel.data import context as contexts
 from umbel.data._engine import stages
-from umbel.data._plan import logical, schemas
+from umbel.data._plan import calls, logical, schemas
 
 ROWS_MAX: Final = (1 << 63) - 1  # that Arrow counts
 
@@ -79,7 +79,7 @@ ComputeStrategy = TaskPoolStrategy | ActorPoolStrategy
 
 
 def means(
-    function: logical.Function,
+    function: calls.Function,
     *,
     compute: ComputeStrategy | str | None,
     concurrency: int | tuple[int, int] | tuple[int, int, int] | None,
@@ -195,7 +195,7 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-def _of_concurrency(concurrency: Any, function: logical.Function) -> ComputeStrategy:
+def _of_concurrency(concurrency: Any, function: calls.Function) -> ComputeStrategy:
     warnings.warn(
         "concurrency is deprecated; use compute=TaskPoolStrategy(...) or ActorPoolStrategy(...)", DeprecationWarning, 4
     )

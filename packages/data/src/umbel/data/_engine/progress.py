@@ -9,7 +9,6 @@ that needs no library, and one that redraws by itself would have a thread that d
 from __future__ import annotations
 
 import contextlib
-import html
 import importlib
 import os
 import sys
@@ -68,6 +67,8 @@ class Notebook:
         return 120, 40
 
     def show(self, lines: list[str]) -> None:
+        import html
+
         text = "\n".join(lines)
         data = {"text/plain": text, "text/html": f"<pre>{html.escape(text)}</pre>"}
         if self._handle is None:
