@@ -170,9 +170,14 @@ def _line(run: runs.Run, name_chars: int, width: int) -> str:
     ]
     again = stats.tasks_retried + stats.tasks_repeated
     if not run.is_closed:
-        cells.append(f"{len(run.tasks)} tasks{f' on {run.pool.count} actors' if run.pool is not None else ''}")
+        actors = "" if run.pool is None else f" on {_counted(run.pool.count, 'actor')}"
+        cells.append(f"{_counted(len(run.tasks), 'task')}{actors}")
     if again:
         cells.append(f"{again} tried again")
     if run.reason and not run.is_closed and not (run.reason == "tasks" and run.tasks):
         cells.append(reports.WAITS.get(run.reason, run.reason))
     return "  ".join(cells)[:width]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
