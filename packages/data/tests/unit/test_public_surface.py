@@ -347,6 +347,17 @@ def test_a_seed_may_be_another_in_each_run() -> None:
 # ---- options of operators ----
 
 
+def test_slips_are_told_with_what_is_meant() -> None:
+    with pytest.raises(TypeError, match=r"tasks have no option 'batchsize', .*; batchsize is perhaps batch_size$"):
+        data.range(1).map_batches(dict, batchsize=3)
+    with pytest.raises(TypeError, match="the number of rows must be an integer, got '3'"):
+        data.range("3")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="from_items takes a list of rows or values, got 5"):
+        data.from_items(5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"got 'asof'; that is join_asof\(\)"):
+        data.range(1).join(data.range(1), "asof")
+
+
 def test_columns_take_options_of_tasks() -> None:
     ds = data.from_items(ROWS)
     made = ds.with_column("y", col("id") + 1, num_cpus=0.5, compute=data.TaskPoolStrategy(2), label_selector=None)

@@ -126,6 +126,8 @@ def from_items(
     """A row for each item: a mapping is one by its keys; anything else is the column `item`. parallelism: the old name of
     override_num_blocks."""
     _, count = task_options.of_read({"override_num_blocks": override_num_blocks, "parallelism": parallelism})
+    if not isinstance(items, Iterable):
+        raise TypeError(f"from_items takes a list of rows or values, got {items!r}")
     return _of_table(kernels.of_rows([*items]), "FromItems", count)
 
 
