@@ -15,18 +15,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from umbel.data import context as contexts
-from umbel.data import datasource as sources
 from umbel.data._api import format_options, plugins, references
 from umbel.data._api import options as task_options
 from umbel.data._blocks import batches, frames, schemas, sizes
 from umbel.data._plan import kernels, logical
-from umbel.data._sources import partitioning
+from umbel.data._sources import base as sources
+from umbel.data._sources import ranges
 from umbel.data.dataset import Dataset, MaterializedDataset
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from typing_extensions import Unpack
+
+    from umbel.data._sources import files, partitioning
 
 logger = logging.getLogger("umbel.data")
 
@@ -73,12 +75,12 @@ class FileReadOptions(TaskOptions, total=False):
 
     filesystem: Any
     arrow_open_stream_args: Mapping[str, Any] | None
-    partition_filter: sources.PathPartitionFilter | None
-    partitioning: sources.Partitioning | None
+    partition_filter: partitioning.PathPartitionFilter | None
+    partitioning: partitioning.Partitioning | None
     include_paths: bool
     ignore_missing_paths: bool
     skip_paths: Paths | None
-    shuffle: Literal["files"] | sources.FileShuffleConfig | None
+    shuffle: Literal["files"] | files.FileShuffleConfig | None
     file_extensions: Sequence[str] | None
     schema: pa.Schema | None
 
@@ -110,12 +112,12 @@ class ImageReadOptions(FileReadOptions, total=False):
 
 def range(n: int, **options: Unpack[TaskOptions]) -> Dataset:
     """The numbers 0 to n - 1, as column `id`."""
-    return read_datasource(sources.RangeDatasource(n), **options)
+    return read_datasource(ranges.RangeDatasource(n), **options)
 
 
 def range_tensor(n: int, *, shape: tuple[int, ...] = (1,), **options: Unpack[TaskOptions]) -> Dataset:
     """Tensors of this shape, each filled with its number 0 to n - 1, as column `data`."""
-    return read_datasource(sources.RangeDatasource(n, tensor_shape=shape), **options)
+    return read_datasource(ranges.RangeDatasource(n, tensor_shape=shape), **options)
 
 
 def from_items(
@@ -124,6 +126,8 @@ def from_items(
     """A row for each item: a mapping is one by its keys; anything else is the column `item`. parallelism: the old name of
     override_num_blocks."""
     _, count = task_options.of_read({"override_num_blocks": override_num_blocks, "parallelism": parallelism})
+    if not isinstance(items, Iterable):
+        raise TypeError(f"from_items takes a list of rows or values, got {items!r}")
     return _of_table(kernels.of_rows([*items]), "FromItems", count)
 
 
@@ -333,6 +337,8 @@ def read_csv(
 ) -> Dataset:
     """Of CSV files with a line of names. read_options, parse_options, convert_options: of pyarrow.csv; or together as
     arrow_csv_args."""
+    from umbel.data._sources import partitioning
+
     given: Mapping[str, Any] = {"partitioning": partitioning.HIVE, **options}
     kind = _kind("csv", "CSVDatasource")
     return _read("read_csv", kind, paths, given, {"arrow_csv_args": arrow_csv_args}, of_format=format_options.CSV_READ)
@@ -347,6 +353,8 @@ def read_json(
 ) -> Dataset:
     """Of JSON files: a row on each line, or a document that is a list of rows, or one row. lines: each line is one for
     certain. parse_options: of pyarrow.json."""
+    from umbel.data._sources import partitioning
+
     given: Mapping[str, Any] = {"partitioning": partitioning.HIVE, **options}
     kind = _kind("json", "JSONDatasource")
     own = {"lines": lines, "arrow_json_args": arrow_json_args}
@@ -467,7 +475,7 @@ def read_delta(
     storage_options: Mapping[str, str] | None = None,
     filesystem: Any = None,
     include_paths: bool = False,
-    shuffle: Literal["files"] | sources.FileShuffleConfig | None = None,
+    shuffle: Literal["files"] | files.FileShuffleConfig | None = None,
     **options: Unpack[TaskOptions],
 ) -> Dataset:
     """Of a Delta table. version: the latest if None. storage_options: for deltalake, which reads the log; filesystem: for the

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import umbel
@@ -11,7 +14,7 @@ from umbel import exceptions
 from umbel.data import context as contexts
 from umbel.data._api import checks
 from umbel.data._engine import stages
-from umbel.data._plan import logical
+from umbel.data._plan import calls, logical
 
 
 class TaskPoolStrategy:
@@ -78,7 +81,7 @@ ComputeStrategy = TaskPoolStrategy | ActorPoolStrategy
 
 
 def means(
-    function: logical.Function,
+    function: calls.Function,
     *,
     compute: ComputeStrategy | str | None,
     concurrency: int | tuple[int, int] | tuple[int, int, int] | None,
@@ -168,11 +171,20 @@ def resources(
             umbel.remote(**checked)(_Actor if are_actors else _task)
         except exceptions.InvalidOption as error:
             if "have no option" in str(error):
-                raise TypeError(str(error)) from None
+                raise TypeError(str(error) if "did you mean" in str(error) else f"{error}{_meant(rest)}") from None
             raise
     return stages.Resources(
         _or(wanted["num_cpus"], 1.0), _or(wanted["num_gpus"], 0.0), int(wanted["memory"] or 0), rest
     )
+
+
+def _meant(given: Iterable[str]) -> str:
+    """Which parameter of a method one of these is perhaps, misspelt."""
+    dataset = importlib.import_module("umbel.data.dataset").Dataset
+    methods = [method for _, method in inspect.getmembers(dataset, inspect.isfunction)]
+    known = {one for method in methods for one in inspect.signature(method).parameters}
+    near = [f"{one} is perhaps {found}" for one in given for found in difflib.get_close_matches(one, known - {one}, 1)]
+    return f"; {', '.join(near)}" if near else ""
 
 
 _REFUSED: Final = {
@@ -192,7 +204,7 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-def _of_concurrency(concurrency: Any, function: logical.Function) -> ComputeStrategy:
+def _of_concurrency(concurrency: Any, function: calls.Function) -> ComputeStrategy:
     warnings.warn(
         "concurrency is deprecated; use compute=TaskPoolStrategy(...) or ActorPoolStrategy(...)", DeprecationWarning, 4
     )

@@ -100,6 +100,7 @@ class Relations:
         if join_type not in JOIN_TYPES:
             near = difflib.get_close_matches(str(join_type), JOIN_TYPES, n=1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
+            meant = "; that is join_asof()" if str(join_type).lower() in ("asof", "as_of", "as-of") else meant
             raise ValueError(f"join_type must be one of {', '.join(map(repr, JOIN_TYPES))}, got {join_type!r}{meant}")
         how = JOIN_TYPES[join_type]
         if broadcast and not logical.WHOLE_SIDES[how]:

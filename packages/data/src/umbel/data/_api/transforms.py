@@ -14,7 +14,7 @@ from umbel.data import expressions, window
 from umbel.data._api import checks, options
 from umbel.data._blocks import batches
 from umbel.data._expressions import parse
-from umbel.data._plan import failing, logical, schemas
+from umbel.data._plan import calls, failing, logical, schemas
 
 if TYPE_CHECKING:
     from umbel.data.dataset import Dataset
@@ -118,7 +118,7 @@ class Transforms:
     def _rows(
         self,
         kind: str,
-        function: logical.Function,
+        function: calls.Function,
         compute: Any,
         concurrency: Any,
         num_cpus: float | None,
@@ -403,10 +403,10 @@ def _with_values(batch: Any, name: str, fn: Callable[[Any], Any]) -> Any:
     return batch
 
 
-def _function(call: Any, args: Any, kwargs: Any, constructor_args: Any, constructor_kwargs: Any) -> logical.Function:
+def _function(call: Any, args: Any, kwargs: Any, constructor_args: Any, constructor_kwargs: Any) -> calls.Function:
     if not callable(call):
         raise TypeError(f"a function or a class with __call__ is needed, got {call!r}")
-    function = logical.Function(
+    function = calls.Function(
         call, tuple(args or ()), dict(kwargs or {}), tuple(constructor_args or ()), dict(constructor_kwargs or {})
     )
     if not function.is_class and (constructor_args or constructor_kwargs):

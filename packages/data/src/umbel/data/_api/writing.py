@@ -8,19 +8,18 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
-import pyarrow.parquet as pq
-
 from umbel.data import checkpoint as checkpoints
-from umbel.data import datasink as sinks
 from umbel.data._api import format_options, plugins
 from umbel.data._api import options as task_options
 from umbel.data._plan import logical
+from umbel.data._sinks import base as sinks
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from typing_extensions import Unpack
 
     from umbel.data._plan import running
+    from umbel.data._sinks import filenames
 
 
 class FileWriteOptions(TypedDict, total=False):
@@ -39,7 +38,7 @@ class FileWriteOptions(TypedDict, total=False):
     filesystem: Any
     try_create_dir: bool
     arrow_open_stream_args: Mapping[str, Any] | None
-    filename_provider: sinks.FilenameProvider | None
+    filename_provider: filenames.FilenameProvider | None
     mode: sinks.SaveMode | str
     min_rows_per_file: int | None
     max_rows_per_file: int | None
@@ -99,6 +98,8 @@ class Writing:
             "arrow_parquet_args": arrow_parquet_args,
             "arrow_parquet_args_fn": arrow_parquet_args_fn,
         }
+        import pyarrow.parquet as pq
+
         known = {*inspect.signature(pq.ParquetWriter.__init__).parameters, "row_group_size"}
         of_format = format_options.OfFormat("arrow_parquet_args", frozenset(known - _OF_WRITERS))
         self._write_files("tables", "ParquetDatasink", path, options, own, of_format)

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from umbel.data import context
-from umbel.data import datasink as sinks
 from umbel.data._blocks import grouping, shuffling
 from umbel.data._engine import stages
-from umbel.data._plan import functions, kernels, logical, rules, schemas
+from umbel.data._plan import block_kernels, functions, kernels, logical, rules, schemas
+from umbel.data._sinks import base as sinks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -86,7 +86,9 @@ class _Planner:
         for one in node.inputs:
             own = self.schema(one)
             is_other = schema is not None and own is not None and not own.equals(schema)
-            made.append(self.linked(one, Link("Conform", kernels.Conformed(schema))) if is_other else self.stage(one))
+            made.append(
+                self.linked(one, Link("Conform", block_kernels.Conformed(schema))) if is_other else self.stage(one)
+            )
         return tuple(made)
 
     def linked(self, node: logical.Node, link: Link) -> stages.Stage:
@@ -211,7 +213,7 @@ def _(node: logical.FromBlocks, planner: _Planner) -> stages.Stage:
     schema = planner.schema(node)
     if schema is None or all(schema.equals(block.metadata.schema) for block in node.blocks):
         return made
-    link = Link("Conform", kernels.Conformed(schema), is_steady=True, block_bytes=0)
+    link = Link("Conform", block_kernels.Conformed(schema), is_steady=True, block_bytes=0)
     return planner.mapped(made, link)
 
 
@@ -281,7 +283,7 @@ def _(node: logical.Project, planner: _Planner) -> stages.Stage:
 
 @_lower.register
 def _(node: logical.Rename, planner: _Planner) -> stages.Stage:
-    return planner.linked(node.input, Link(node.name, kernels.Renamed(node.names)))
+    return planner.linked(node.input, Link(node.name, block_kernels.Renamed(node.names)))
 
 
 @_lower.register
@@ -297,14 +299,14 @@ def _(node: logical.Limit, planner: _Planner) -> stages.Stage:
         schema = planner.schema(node)
         empty = [] if schema is None else [stages.Block(schema.empty_table(), stages.Metadata(0, 0, schema))]
         return stages.Input(blocks=empty, name=node.name)
-    before = planner.linked(node.input, Link(node.name, kernels.Head(node.row_count)))
+    before = planner.linked(node.input, Link(node.name, block_kernels.Head(node.row_count)))
     return stages.Limit(input=before, row_count=node.row_count, name=node.name)
 
 
 @_lower.register
 def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
     if node.block_rows is not None and not node.is_strict:
-        link = Link(node.name, kernels.Rebatched(node.block_rows), bundle_rows=node.block_rows, block_bytes=0)
+        link = Link(node.name, block_kernels.Rebatched(node.block_rows), bundle_rows=node.block_rows, block_bytes=0)
         return planner.linked(node.input, link)
     before = planner.stage(node.input)
     if node.block_rows is not None:
@@ -502,7 +504,7 @@ def _(node: logical.Write, planner: _Planner) -> stages.Stage:
     return stages.Write(
         name=node.name,
         input=planner.stage(node.input),
-        write=kernels.Written(sink),
+        write=block_kernels.Written(sink),
         begin=functools.partial(sink.on_write_start, schemas.of(node.input)),
         commit=commit,
         abort=abort,

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import umbel
 from umbel.data._blocks import sizes
 from umbel.data._engine import blocks_out, executor, local, reports, stages
-from umbel.data._plan import checkpoints, counts, logical, physical, rules
+from umbel.data._plan import counts, logical, physical, rules
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from umbel.data import context as contexts
+    from umbel.data._plan import checkpoints
 
 
 logger = logging.getLogger("umbel.data")
@@ -40,14 +41,18 @@ class Run:
     ) -> None:
         self.name = name
         self._last = rules.optimized(last)
-        self._checkpoint = checkpoints.opened(last, context.checkpoint_config)
+        self._checkpoint: checkpoints.Checkpoint | None = None
         self._parallelism = context.read_op_min_num_blocks or 2 * _cpu_count()
-        if self._checkpoint is not None:
-            self._parallelism = (
-                self._checkpoint.parallelism
-                or context.read_op_min_num_blocks
-                or checkpoints.PARTS_PER_CPU * _cpu_count()
-            )
+        if isinstance(last, logical.Write):
+            from umbel.data._plan import checkpoints  # with file systems and more, which only writes need
+
+            self._checkpoint = checkpoints.opened(last, context.checkpoint_config)
+            if self._checkpoint is not None:
+                self._parallelism = (
+                    self._checkpoint.parallelism
+                    or context.read_op_min_num_blocks
+                    or checkpoints.PARTS_PER_CPU * _cpu_count()
+                )
         self.plan = staged(self._last, context, epoch=epoch, parallelism=self._parallelism)
         self.is_local = self._checkpoint is None and local.is_suitable(self.plan, context.local_bytes_max)
         limits = context.execution_options.resource_limits.by_name()
