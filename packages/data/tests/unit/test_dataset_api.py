@@ -46,6 +46,13 @@ def test_strict_repartition_cuts_blocks_of_just_so_many_rows(sizes: tuple[int, .
     assert blocks_of(ds) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
+def test_rows_that_are_equal_in_a_key_come_into_one_block() -> None:
+    ds = cut(10, 3, 4).rename_columns({"id": "number"}).with_column("id", col("number") % 2)
+    for keys in ("id", ["id"]):
+        found = [set(one) for one in blocks_of(ds.repartition(4, keys=keys))]
+        assert sorted(value for one in found for value in one) == [0, 1]
+
+
 def test_blocks_of_chosen_sizes_are_kept() -> None:
     ds = cut(10, 3).repartition(target_num_rows_per_block=4)
     assert [len(one) for one in blocks_of(ds)] == [4, 4, 2]

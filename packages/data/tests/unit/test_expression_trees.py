@@ -61,7 +61,6 @@ def test_columns_are_listed_once_by_first_use() -> None:
     assert rewriting.columns_of(expr) == ("c", "a", "b")
     assert rewriting.columns_of(star()) == ()
     assert rewriting.has_star(star())
-    assert rewriting.has_udf(expr) and not rewriting.has_udf(col("a") + 1)
 
 
 def test_substitution_puts_in_what_columns_stand_for() -> None:
@@ -98,11 +97,6 @@ def test_what_depends_on_the_place_of_a_row_is_not_deterministic() -> None:
     for expr in (random(seed=1) < 0.5, monotonically_increasing_id(), uuid().str.len()):
         assert not rewriting.is_deterministic(expr)
     assert rewriting.is_deterministic(doubled(col("a")) + 1)
-
-
-def test_a_renamed_column_is_known_as_one() -> None:
-    assert rewriting.source_of_rename(col("a").alias("b")) == "a"
-    assert rewriting.source_of_rename(col("a") + 1) is None
 
 
 @pytest.mark.parametrize(

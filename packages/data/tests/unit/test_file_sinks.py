@@ -15,7 +15,6 @@ import writing
 
 from umbel.data import datasink, datasource
 from umbel.data._sinks import base, files
-from umbel.data._sinks.arrays import TextDatasink
 from umbel.data._sinks.tables import ParquetDatasink
 from umbel.data._sources import filesystems, parquet
 
@@ -230,8 +229,13 @@ class Prefixed(datasink.FilenameProvider):
         return f"{self.prefix}-{write_uuid if self.is_unique else ''}-{task_index}.txt.gz"
 
 
+class Lines(files.BlockBasedFileDatasink):
+    def write_block_to_file(self, block: pa.Table, file: pa.NativeFile) -> None:
+        file.write("".join(f"{one}\n" for one in block["t"].to_pylist()).encode())
+
+
 def test_files_are_called_as_the_provider_says(tmp_path: Path) -> None:
-    writing.write(TextDatasink(str(tmp_path), "t", filename_provider=Prefixed("mine")), [pa.table({"t": ["a"]})])
+    writing.write(Lines(str(tmp_path), filename_provider=Prefixed("mine")), [pa.table({"t": ["a"]})])
     (path,) = tmp_path.iterdir()
     assert re.fullmatch(r"mine-[0-9a-f]{32}-0_000000\.txt\.gz", path.name)
     assert pa.input_stream(path, compression="gzip").read() == b"a\n", "the ending says how it is compressed"
@@ -240,11 +244,11 @@ def test_files_are_called_as_the_provider_says(tmp_path: Path) -> None:
 def test_files_that_would_replace_others_are_refused_before_any_is_in_place(tmp_path: Path) -> None:
     once = pa.table({"t": ["a"]})
     provider = Prefixed("mine", is_unique=False)
-    writing.write(TextDatasink(str(tmp_path), "t", filename_provider=provider), [once])
+    writing.write(Lines(str(tmp_path), filename_provider=provider), [once])
     with pytest.raises(
         FileExistsError, match=r"is there already and would be replaced; a filename_provider must have write_uuid"
     ):
-        writing.write(TextDatasink(str(tmp_path), "t", filename_provider=provider), [pa.table({"t": ["b"]})])
+        writing.write(Lines(str(tmp_path), filename_provider=provider), [pa.table({"t": ["b"]})])
     (path,) = tmp_path.iterdir()
     assert pa.input_stream(path, compression="gzip").read() == b"a\n"
 

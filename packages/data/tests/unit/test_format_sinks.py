@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import csv as arrow_csv
 
-from umbel.data._sinks.arrays import ImageDatasink, NumpyDatasink, TextDatasink
+from umbel.data._sinks.arrays import ImageDatasink, NumpyDatasink
 from umbel.data._sinks.json import JSONDatasink
 from umbel.data._sinks.tables import ArrowDatasink, CSVDatasink, ParquetDatasink
 from umbel.data._sources.arrow_files import ArrowDatasource
@@ -26,7 +26,6 @@ from umbel.data._sources.csv import CSVDatasource
 from umbel.data._sources.images import ImageDatasource
 from umbel.data._sources.json import JSONDatasource
 from umbel.data._sources.parquet import ParquetDatasource
-from umbel.data._sources.text import TextDatasource
 
 PLAIN = pa.table(
     {
@@ -184,14 +183,3 @@ def test_images_come_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found, pixels)
     with pytest.raises(KeyError, match="no column 'img' to write; did you mean 'image'"):
         writing.write(ImageDatasink(str(tmp_path), "img"), [table])
-
-
-def test_text_comes_back(tmp_path: Path) -> None:
-    table = pa.table({"text": ["a", None, "ü", ""]})
-    writing.write(TextDatasink(str(tmp_path)), [table])
-    found = reading.rows(TextDatasource(tmp_path, drop_empty_lines=False))
-    assert [row["text"] for row in found] == ["a", "", "ü", ""]
-    with pytest.raises(ValueError, match="would make two rows"):
-        writing.write(TextDatasink(str(tmp_path)), [pa.table({"text": ["a\nb"]})])
-    with pytest.raises(TypeError, match="must be text to be written as lines, got int"):
-        writing.write(TextDatasink(str(tmp_path)), [pa.table({"text": [1]})])

@@ -78,15 +78,14 @@ def test_chance_is_fair_and_the_same_for_the_same_seed() -> None:
     assert numbers(parts) != numbers(partitioning.at_random(table, 3, seed_parts=(7, 0, 2)))
 
 
-def test_rows_are_dealt_in_turn() -> None:
-    table = pa.table({"row": range(5)})
-    assert numbers(partitioning.round_robin(table, 2)) == [[0, 2, 4], [1, 3]]
-    assert numbers(partitioning.round_robin(table, 3, start=2)) == [[1, 4], [2], [0, 3]]
+def dealt(table: pa.Table, count: int) -> list[pa.Table]:
+    """In turn."""
+    return partitioning.divided(table, np.arange(table.num_rows) % count, count)
 
 
 def test_large_partitions_are_gathered_one_by_one() -> None:
     table = pa.table({"row": range(100_000)})
-    parts = partitioning.round_robin(table, 4)
+    parts = dealt(table, 4)
     before = pa.total_allocated_bytes()
     first = next(iter(parts))
     assert first.column("row").to_pylist() == list(range(0, 100_000, 4))
@@ -95,7 +94,7 @@ def test_large_partitions_are_gathered_one_by_one() -> None:
 
 
 def test_small_partitions_are_slices_of_one_gathered_table() -> None:
-    parts = partitioning.round_robin(pa.table({"row": range(64)}), 4)
+    parts = dealt(pa.table({"row": range(64)}), 4)
     addresses = {part.column("row").chunk(0).buffers()[1].address for part in parts}
     assert len(addresses) == 1
 
@@ -106,11 +105,11 @@ def test_one_partition_is_the_table_itself() -> None:
 
 
 def test_tensors_and_tables_without_columns_are_divided_too() -> None:
-    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(__import__("numpy").arange(12.0).reshape(3, 2, 2))
-    parts = partitioning.round_robin(pa.table({"t": tensors}), 2)
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(np.arange(12.0).reshape(3, 2, 2))
+    parts = dealt(pa.table({"t": tensors}), 2)
     assert parts[1].column("t").combine_chunks().to_numpy_ndarray().tolist() == [[[4.0, 5.0], [6.0, 7.0]]]
     empty = pa.table({"row": range(5)}).select([])
-    assert [part.num_rows for part in partitioning.round_robin(empty, 2)] == [3, 2]
+    assert [part.num_rows for part in dealt(empty, 2)] == [3, 2]
 
 
 def test_boundaries_of_another_type_are_unified_or_refused() -> None:

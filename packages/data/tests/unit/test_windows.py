@@ -98,7 +98,7 @@ def test_frames_reduce_as_plain_python_does(kind: str, data: st.DataObject) -> N
     reference, pools = REDUCTIONS[kind]
     table = data.draw(kernel_tables.tables(pools))
     table = table.set_column(0, "a", pa.array([row % 5 == 0 for row in range(table.num_rows)], pa.bool_()))
-    frame = data.draw(st.tuples(BOUNDS, BOUNDS) | st.sampled_from([windows.WHOLE, windows.RUNNING, (2, 0)]))
+    frame = data.draw(st.tuples(BOUNDS, BOUNDS) | st.sampled_from([windows.WHOLE, (None, 0), (2, 0)]))
     min_count = data.draw(st.integers(0, 3))
     function = Function(kind=kind, name="found", on="b", frame=frame, min_count=min_count)
     found = windows.window(table, ["a"], ["row"], [function], descending=True).column("found").to_pylist()
@@ -119,7 +119,7 @@ def test_a_sum_forgets_what_has_left_its_frame() -> None:
 def test_sums_of_integers_are_exact_or_an_error() -> None:
     most = 2**63 - 1
     table = pa.table({"v": [most, -most, most, most]})
-    running = Function(kind="sum", name="s", on="v", frame=windows.RUNNING)
+    running = Function(kind="sum", name="s", on="v", frame=(None, 0))
     assert windows.window(table.slice(0, 3), [], [], [running]).column("s").to_pylist() == [most, 0, most]
     with pytest.raises(OverflowError, match="s: a sum does not fit into int64"):
         windows.window(table, [], [], [running])

@@ -14,7 +14,7 @@ from umbel.data import context as contexts
 from umbel.data._api import consumption, lineage, relations, splitting, transforms, writing
 from umbel.data._blocks import schemas, sizes
 from umbel.data._engine import blocks_out, reports, stages
-from umbel.data._plan import counts, explaining, failing, logical, running
+from umbel.data._plan import counts, failing, logical, running
 from umbel.data._plan import schemas as plan_schemas
 
 if TYPE_CHECKING:
@@ -137,6 +137,8 @@ class Dataset(
 
         Runs nothing, and needs no runtime. Files are opened only as far as for reading: footers, say.
         """
+        from umbel.data._plan import explaining
+
         text = explaining.explained(self._node, self._context)
         print(text)  # noqa: T201 - this is what it is for
         return text

@@ -1,4 +1,4 @@
-"""One table divided into several, by key, by range, by chance or in turn.
+"""One table divided into several, by key, by range or by chance.
 
 The rows of each partition keep their order, but those of ranges, which are sorted. Large partitions are gathered as they are
 asked for, so that one at a time is in memory; small ones are slices of one table, for gathering has its costs too.
@@ -73,11 +73,6 @@ def at_random(table: pa.Table, count: int, *, seed_parts: Sequence[int]) -> Iter
     and the number of the block; the same parts draw the same."""
     drawn = hashing.draw(table.num_rows, seed_parts=seed_parts)
     return divided(table, hashing.buckets(drawn, count), count)
-
-
-def round_robin(table: pa.Table, count: int, *, start: int = 0) -> Iterable[pa.Table]:
-    """Row by row in turn, the first one into partition `start`."""
-    return divided(table, (np.arange(table.num_rows) + start) % count, count)
 
 
 def divided(table: pa.Table, partitions: np.ndarray, count: int) -> Iterable[pa.Table]:

@@ -19,7 +19,6 @@ from umbel.data._blocks import columns, factoring, ordering, reducing
 
 Frame = tuple[int | None, int | None]  # rows before and after; negative ones exclude
 WHOLE: Final[Frame] = (None, None)
-RUNNING: Final[Frame] = (None, 0)
 
 OF_PLACE: Final = ("row_number", "rank", "dense_rank", "ntile")
 OF_OTHER_ROW: Final = ("lag", "lead")

@@ -7,7 +7,7 @@ scheduler, blocks and attempts' results by whoever carries out. Each event says 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 READ = "read"
 MAP = "map"  # of `Write` too
@@ -254,5 +254,3 @@ Command = (
     | Finish
     | Fail
 )
-
-Details = Mapping[str, Any]

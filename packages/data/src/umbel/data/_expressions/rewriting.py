@@ -17,11 +17,6 @@ def has_star(expr: Expr) -> bool:
     return isinstance(expr.node, nodes.Star)
 
 
-def has_udf(expr: Expr) -> bool:
-    """It calls a function of the user's: costly, and not to be written twice."""
-    return any(isinstance(one, nodes.UdfCall) for one in nodes.walk(expr.node))
-
-
 def substitute(expr: Expr, mapping: Mapping[str, Expr]) -> Expr:
     """The expression with each of these columns replaced; its own name stays, that of a lone column too."""
     replaced = nodes.substitute(expr.node, {name: one.node for name, one in mapping.items()})
@@ -47,9 +42,3 @@ def conjuncts(expr: Expr) -> tuple[Expr, ...]:
 def conjunction(exprs: Sequence[Expr]) -> Expr | None:
     """The reverse; None for none."""
     return Expr(nodes.conjunction(tuple(nodes.unaliased(one.node) for one in exprs))) if exprs else None
-
-
-def source_of_rename(expr: Expr) -> str | None:
-    """The column that it is, perhaps under another name; None for anything computed."""
-    node = nodes.unaliased(expr.node)
-    return node.name if isinstance(node, nodes.Column) else None

@@ -1,9 +1,8 @@
-"""Columns as arrays of NumPy, images, and lines of text."""
+"""Columns as arrays of NumPy, and as images."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -55,44 +54,6 @@ class ImageDatasink(files.RowBasedFileDatasink):
         file_format = "jpeg" if self.file_format == "jpg" else self.file_format
         Image.fromarray(np.asarray(row[self.column])).save(buffer, format=file_format)
         file.write(buffer.getbuffer())
-
-
-class TextDatasink(files.BlockBasedFileDatasink):
-    """column: of text, a line for each row. Null is an empty line."""
-
-    _MAY_BE_EMPTY = True
-    _collected_bytes = None
-
-    def __init__(self, path: str, column: str = "text", *, file_format: str = "txt", **options: Any) -> None:
-        super().__init__(path, file_format=file_format, **options)
-        self.column = column
-
-    def get_name(self) -> str:
-        return "Text"
-
-    def _writer(self, file: pa.NativeFile, schema: pa.Schema) -> files.TableWriter:
-        return _Lines(file, self.column)
-
-
-class _Lines:
-    def __init__(self, file: pa.NativeFile, column: str) -> None:
-        self._file, self._name = file, column
-
-    def write(self, table: pa.Table) -> None:
-        values: Sequence[Any] = _column(table, self._name).to_pylist()
-        for value in values:
-            if value is not None and not isinstance(value, str):
-                raise TypeError(
-                    f"column {self._name!r} must be text to be written as lines, got {type(value).__name__}"
-                )
-            if value and "\n" in value:
-                raise ValueError(
-                    f"a line feed within a value of {self._name!r} would make two rows of it: {value[:60]!r}"
-                )
-        self._file.write("".join(f"{value or ''}\n" for value in values).encode())
-
-    def close(self) -> None:
-        pass
 
 
 def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
