@@ -137,7 +137,7 @@ class Dataset(
 
         Runs nothing, and needs no runtime. Files are opened only as far as for reading: footers, say.
         """
-        text = explaining.explained(self._node, lambda last: running.drawn(last, self._context))
+        text = explaining.explained(self._node, self._context)
         print(text)  # noqa: T201 - this is what it is for
         return text
 
@@ -170,7 +170,8 @@ class Dataset(
         if operator is not None:
             is_of_it = pc.field(failing.COLUMN, "operator") == operator
             tables = [one for one in (table.filter(is_of_it) for table in tables) if one.num_rows]
-        return MaterializedDataset.of(tables or [pa.schema([(failing.COLUMN, failing.TYPE)]).empty_table()], "Errors")
+        none = pa.schema([(failing.COLUMN, failing.TYPE)]).empty_table()
+        return MaterializedDataset._of_tables(tables or [none], "Errors")
 
     def iterator(self) -> DataIterator:
         """What can be iterated over again and again; each time is a run."""
@@ -201,12 +202,12 @@ class MaterializedDataset(Dataset):
     _node: logical.FromBlocks
 
     @classmethod
-    def of(cls, tables: Sequence[pa.Table], what: str = "FromBlocks") -> MaterializedDataset:
+    def _of_tables(cls, tables: Sequence[pa.Table], what: str = "FromBlocks") -> MaterializedDataset:
         """Of tables that are here, each a block. what: the name of its operator in plans."""
         blocks = [stages.Block(one, stages.Metadata(one.num_rows, sizes.size_bytes(one), one.schema)) for one in tables]
         return cls(logical.FromBlocks(blocks=blocks, what=what), contexts.DataContext.get_current())
 
-    def parts(self, ends: Sequence[int], what: str) -> list[MaterializedDataset]:
+    def _parts(self, ends: Sequence[int], what: str) -> list[MaterializedDataset]:
         """Its rows up to each of these places, which rise. Blocks that are not cut stay where they are."""
         made: list[list[stages.Block]] = [[] for _ in ends]
         first = 0
@@ -233,13 +234,13 @@ class MaterializedDataset(Dataset):
 def _part(block: stages.Block, first: int, row_count: int) -> stages.Block:
     if row_count == block.metadata.row_count:
         return block
-    table = table_of(block).slice(first, row_count)
+    table = _table_of(block).slice(first, row_count)
     return stages.Block(
         table, stages.Metadata(row_count, sizes.size_bytes(table), table.schema, block.metadata.input_files)
     )
 
 
-def table_of(block: stages.Block) -> pa.Table:
+def _table_of(block: stages.Block) -> pa.Table:
     """Fetched, if it is not here."""
     if isinstance(block.value, pa.Table):
         return block.value

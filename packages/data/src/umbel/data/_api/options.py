@@ -12,10 +12,9 @@ from typing import Any, Final
 import umbel
 from umbel import exceptions
 from umbel.data import context as contexts
+from umbel.data._api import checks
 from umbel.data._engine import stages
-from umbel.data._plan import calls, logical, schemas
-
-ROWS_MAX: Final = (1 << 63) - 1  # that Arrow counts
+from umbel.data._plan import calls, logical
 
 
 class TaskPoolStrategy:
@@ -24,7 +23,7 @@ class TaskPoolStrategy:
     def __init__(self, size: int | None = None) -> None:
         self.size = _positive("size", size)
 
-    def compute(self) -> stages.Compute:
+    def _compute(self) -> stages.Compute:
         """As the engine takes it."""
         return stages.TaskPool(self.size)
 
@@ -73,7 +72,7 @@ class ActorPoolStrategy:
             concurrency=concurrency,
         )
 
-    def compute(self) -> stages.Compute:
+    def _compute(self) -> stages.Compute:
         """As the engine takes it."""
         return self._pool
 
@@ -114,7 +113,7 @@ def means(
     if num_cpus is None and num_gpus:
         num_cpus = 0.0
     found = resources(options, num_cpus=num_cpus, num_gpus=num_gpus, memory=memory, are_actors=function.is_class)
-    return logical.Means(compute.compute() if compute is not None else None, found)
+    return logical.Means(compute._compute() if compute is not None else None, found)
 
 
 def plain_means(given: Mapping[str, Any]) -> logical.Means:
@@ -143,9 +142,7 @@ def of_read(given: Mapping[str, Any]) -> tuple[logical.Means, int | None]:
 
 
 def check_block_count(count: Any) -> int | None:
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-        raise ValueError(f"override_num_blocks must be 1 or more, got {count!r}")
-    return count
+    return None if count is None else checks.positive("override_num_blocks", count)
 
 
 def resources(
@@ -223,9 +220,7 @@ def _of_concurrency(concurrency: Any, function: calls.Function) -> ComputeStrate
 
 
 def _positive(name: str, value: int | None) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError(f"{name} must be 1 or more, got {value!r}; omit it for no limit")
-    return value
+    return None if value is None else checks.positive(name, value, advice="; omit it for no limit")
 
 
 def seed(given: Any) -> int | contexts.RandomSeedConfig | None:
@@ -236,24 +231,3 @@ def seed(given: Any) -> int | contexts.RandomSeedConfig | None:
     if given is not None and (not isinstance(given, int) or isinstance(given, bool)):
         raise TypeError(f"seed must be an integer, a RandomSeedConfig or None, got {given!r}")
     return given
-
-
-def unused(name: str, node: logical.Node) -> str:
-    """The name, or a longer one, such that no column has it as far as that is known."""
-    schema = schemas.of(node)
-    while schema is not None and name in schema.names:
-        name += "_"
-    return name
-
-
-def keys(name: str, given: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:
-    """Names of columns, of which one may stand alone."""
-    if given is None:
-        return ()
-    several = (given,) if isinstance(given, str) else tuple(given)
-    for one in several:
-        if not isinstance(one, str):
-            raise TypeError(f"{name} must be the name of a column or a list of names, got {given!r}")
-    if len(set(several)) < len(several):
-        raise ValueError(f"{name} must name each column once, got {list(several)}")
-    return several

@@ -12,11 +12,11 @@ mongo = "my_package.writing:MongoDatasink"
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Final
 
 from umbel import exceptions
+from umbel.data._blocks import naming
 from umbel.data._sinks import base as sinks
 from umbel.data._sources import base as sources
 
@@ -45,9 +45,7 @@ def _class(name: str, group: str, kind: type) -> Any:
     points = metadata.entry_points(group=group)
     found = {point.value: point for point in points if point.name == name}
     if not found:
-        known = sorted({point.name for point in points})
-        near = difflib.get_close_matches(name, known, 1)
-        there = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, known)) or 'none'}"
+        there = naming.hint(name, sorted({point.name for point in points}))
         raise exceptions.PluginError(
             f"no installed distribution has {name!r} among its entry points {group!r}; {there}; install the one that brings it"
         )

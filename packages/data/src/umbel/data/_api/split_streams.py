@@ -200,4 +200,4 @@ class SplitSource:
     def materialize(self) -> Dataset:
         from umbel.data.dataset import MaterializedDataset
 
-        return MaterializedDataset.of([*self.tables(0, 0)], "Split")
+        return MaterializedDataset._of_tables([*self.tables(0, 0)], "Split")

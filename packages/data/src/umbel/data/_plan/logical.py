@@ -192,11 +192,10 @@ class RandomizeBlocks(Unary):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sort(Unary):
-    """limit: only so many of the first rows are wanted. boundaries: of the first key, where partitions begin."""
+    """limit: only so many of the first rows are wanted."""
 
     keys: tuple[str, ...]
     descending: tuple[bool, ...]
-    boundaries: tuple[Any, ...] | None = None
     limit: int | None = None
 
 
