@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from umbel.data._plan import running
 
 
-class FileOptions(TypedDict, total=False):
+class FileWriteOptions(TypedDict, total=False):
     """What all writers of files take. All may be left out.
 
     filesystem: of pyarrow or fsspec; by the URI if it is None. try_create_dir (True): the folder is made. mode (APPEND): what
@@ -50,7 +50,7 @@ class FileOptions(TypedDict, total=False):
     checkpoint: checkpoints.CheckpointConfig | str | None
 
 
-class ParquetOptions(FileOptions, total=False):
+class ParquetWriteOptions(FileWriteOptions, total=False):
     """Those of pyarrow's ParquetWriter that are used most; it takes all."""
 
     compression: str | Mapping[str, str] | None
@@ -60,13 +60,13 @@ class ParquetOptions(FileOptions, total=False):
     write_statistics: bool | Sequence[str]
 
 
-class CsvOptions(FileOptions, total=False):
+class CsvWriteOptions(FileWriteOptions, total=False):
     """write_options: of pyarrow.csv."""
 
     write_options: Any
 
 
-class JsonOptions(FileOptions, total=False):
+class JsonWriteOptions(FileWriteOptions, total=False):
     """lines: an object on each line; otherwise all in an array."""
 
     lines: bool
@@ -90,7 +90,7 @@ class Writing:
         partition_cols: Sequence[str] | None = None,
         arrow_parquet_args: Mapping[str, Any] | None = None,
         arrow_parquet_args_fn: Callable[[], Mapping[str, Any]] | None = None,
-        **options: Unpack[ParquetOptions],
+        **options: Unpack[ParquetWriteOptions],
     ) -> None:
         """Parquet files in a folder. partition_cols: a subfolder `name=value` for each of their values; files leave them out.
         Other options, or arrow_parquet_args, go to pyarrow's ParquetWriter; arrow_parquet_args_fn makes them in each task."""
@@ -109,7 +109,7 @@ class Writing:
         *,
         arrow_csv_args: Mapping[str, Any] | None = None,
         arrow_csv_args_fn: Callable[[], Mapping[str, Any]] | None = None,
-        **options: Unpack[CsvOptions],
+        **options: Unpack[CsvWriteOptions],
     ) -> None:
         """CSV files in a folder, each with a line of names. write_options: of pyarrow.csv; also in arrow_csv_args, or made in
         each task by arrow_csv_args_fn."""
@@ -122,18 +122,20 @@ class Writing:
         *,
         pandas_json_args: Mapping[str, Any] | None = None,
         pandas_json_args_fn: Callable[[], Mapping[str, Any]] | None = None,
-        **options: Unpack[JsonOptions],
+        **options: Unpack[JsonWriteOptions],
     ) -> None:
         """JSON files in a folder, a row on each line."""
         own = {"pandas_json_args": pandas_json_args, "pandas_json_args_fn": pandas_json_args_fn}
         self._write_files("json", "JSONDatasink", path, options, own, arguments.JSON_WRITE)
 
-    def write_numpy(self, path: str, *, column: str | Sequence[str] = "data", **options: Unpack[FileOptions]) -> None:
+    def write_numpy(
+        self, path: str, *, column: str | Sequence[str] = "data", **options: Unpack[FileWriteOptions]
+    ) -> None:
         """Of a column, .npy files in a folder."""
         self._write_files("arrays", "NumpyDatasink", path, options, {"column": column})
 
     def write_arrow(
-        self, path: str, *, arrow_ipc_args: Mapping[str, Any] | None = None, **options: Unpack[FileOptions]
+        self, path: str, *, arrow_ipc_args: Mapping[str, Any] | None = None, **options: Unpack[FileWriteOptions]
     ) -> None:
         """Files in Arrow's IPC format, which is Feather's too. arrow_ipc_args: of `pyarrow.ipc.IpcWriteOptions`."""
         self._write_files("tables", "ArrowDatasink", path, options, {"arrow_ipc_args": arrow_ipc_args})
@@ -144,7 +146,7 @@ class Writing:
         *,
         arrow_orc_args: Mapping[str, Any] | None = None,
         arrow_orc_args_fn: Callable[[], Mapping[str, Any]] | None = None,
-        **options: Unpack[FileOptions],
+        **options: Unpack[FileWriteOptions],
     ) -> None:
         """ORC files in a folder. Other options, or arrow_orc_args, go to pyarrow's ORCWriter."""
         from pyarrow import orc
@@ -155,18 +157,20 @@ class Writing:
             "tables", "ORCDatasink", path, options, own, arguments.OfFormat("arrow_orc_args", frozenset(known))
         )
 
-    def write_images(self, path: str, column: str, file_format: str = "png", **options: Unpack[FileOptions]) -> None:
+    def write_images(
+        self, path: str, column: str, file_format: str = "png", **options: Unpack[FileWriteOptions]
+    ) -> None:
         """A file for each row, of a column of pixels: uint8, [height, width] or [height, width, channel]. Needs Pillow."""
         self._write_files("arrays", "ImageDatasink", path, options, {"column": column, "file_format": file_format})
 
-    def write_tfrecords(self, path: str, **options: Unpack[FileOptions]) -> None:
+    def write_tfrecords(self, path: str, **options: Unpack[FileWriteOptions]) -> None:
         """TFRecord files of tf.train.Example, a feature for each column. No TensorFlow is needed."""
         given = arguments.without(
             options, "write_tfrecords", "tf_schema", "cast the columns before, with_column(...cast())"
         )
         self._write_files("tfrecords", "TFRecordDatasink", path, given, {})
 
-    def write_webdataset(self, path: str, *, encoder: Any = True, **options: Unpack[FileOptions]) -> None:
+    def write_webdataset(self, path: str, *, encoder: Any = True, **options: Unpack[FileWriteOptions]) -> None:
         """Tar files: for each row a file of each column, `key.column`, with the key of column `__key__`. encoder: True for the
         usual one by ending, False or None for columns that are bytes or text already, or a function of the row."""
         self._write_files("webdataset", "WebDatasetDatasink", path, options, {}, encoder=encoder)
@@ -312,9 +316,9 @@ class Writing:
         given = {one: value for one, value in own.items() if value is not None}
         if of_format is not None:
             given |= of_format.taken(rest, given)
-        unknown = [one for one in rest if one not in FileOptions.__annotations__]
+        unknown = [one for one in rest if one not in FileWriteOptions.__annotations__]
         if unknown:
-            known = {*FileOptions.__annotations__, *own, *(() if of_format is None else of_format.known)}
+            known = {*FileWriteOptions.__annotations__, *own, *(() if of_format is None else of_format.known)}
             raise TypeError(arguments.unknown(_CALLED[name], unknown[0], known))
         given |= {one: value for one, value in rest.items() if value is not None}
         of_tasks = {
