@@ -15,6 +15,7 @@ from umbel.data._api.options import TaskPoolStrategy as TaskPoolStrategy
 from umbel.data._api.relations import MixStoppingCondition as MixStoppingCondition
 from umbel.data._api.summaries import DatasetSummary as DatasetSummary
 from umbel.data.context import DataContext as DataContext
+from umbel.data.context import ExecutionCallback as ExecutionCallback
 from umbel.data.context import ExecutionOptions as ExecutionOptions
 from umbel.data.context import ExecutionResources as ExecutionResources
 from umbel.data.context import RandomSeedConfig as RandomSeedConfig
@@ -76,6 +77,7 @@ __all__ = [
     "DatasetSummary",
     "Datasink",
     "Datasource",
+    "ExecutionCallback",
     "ExecutionOptions",
     "ExecutionResources",
     "FileShuffleConfig",
