@@ -190,6 +190,9 @@ class SplitSource:
             "from; iterate over the dataset itself, or over parts of split() with a state each"
         )
 
+    def context(self) -> contexts.DataContext:
+        return self._plain.context
+
     def schema(self) -> Schema | None:
         return self._plain.schema()
 
