@@ -52,7 +52,7 @@ def test_groups_of_several_blocks_that_one_task_divides_are_groups_once() -> Non
     assert sorted(found, key=repr) == [{"k": "a", "sum(x)": 6}, {"k": "b", "sum(x)": 4}]
 
 
-@plan_models.checked(8)
+@plan_models.checked(4)  # each of which starts an actor
 @given(
     plan_models.plans(steps=[plan_models._map, plan_models._filter, plan_models._sort], count_max=2),
     st.integers(1, 3),
@@ -76,6 +76,21 @@ def test_consumers_get_each_row_once(plan: plan_models.Plan, count: int, is_equa
     if not is_equal or total % count == 0:
         every = [row for rows in found for row in rows]
         plan_models.compare(every, plan.frame.with_rows(plan.frame.rows, is_ordered=False), "all consumers")
+
+
+def test_two_thousand_blocks_of_a_row_come_to_consumers_once_and_in_the_order_of_each() -> None:
+    """They are slices of one table, which would be sent with each of them."""
+    table = pa.table({"id": range(2_000), "text": ["x" * 1_000] * 2_000})
+    iterators = data.from_blocks([table.slice(at, 1) for at in range(2_000)]).streaming_split(2)
+
+    def consume(number: int) -> list[int]:
+        batches = iterators[number].iter_batches(batch_size=None, batch_format="pyarrow")
+        return [one for batch in batches for one in batch["id"].to_pylist()]
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        found = [*pool.map(consume, range(2))]
+    assert sorted(found[0] + found[1]) == [*range(2_000)]
+    assert all(some == sorted(some) and len(some) > 100 for some in found)
 
 
 MIB = 1 << 20
