@@ -342,7 +342,6 @@ def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
         return planner.exchange(node.name, [before], how, together, partition_count=node.block_count)
     if node.shuffles:
         seed = _seed(None, 0)
-        planner.goes_by_place = True
         how = kernels.AtRandom(seed)
         return planner.exchange(node.name, [before], how, kernels.Shuffled(seed), partition_count=node.block_count)
     return planner.exchange(
@@ -364,7 +363,7 @@ def _(node: logical.RandomizeBlocks, planner: _Planner) -> stages.Stage:
 @_lower.register
 def _(node: logical.RandomShuffle, planner: _Planner) -> stages.Stage:
     seed = _seed(node.seed, planner.sizes.epoch)
-    planner.goes_by_place = True
+    planner.goes_by_place |= node.seed is not None  # else each run differs, and nothing need wait for it not to
     return planner.exchange(
         node.name,
         [planner.stage(node.input)],
