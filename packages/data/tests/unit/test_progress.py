@@ -85,6 +85,14 @@ def test_lines_are_drawn_now_and_then_and_once_after_the_last_event() -> None:
     ]
 
 
+def test_there_may_be_one_line_for_the_whole_only() -> None:
+    screen = Screen()
+    watched = progress.Progress(machine(), "photos", screen, 1.0, has_stages=False)
+    watched.look(1.5)
+    watched.end(2.0, has_failed=False)
+    assert screen.shown == [["photos: 0 rows, 0 B, in 0.5 s"], ["photos: 0 rows, 0 B, in 1.0 s"]]
+
+
 def test_one_run_draws_at_a_time() -> None:
     first, second = Screen(), Screen()
     runs = [progress.Progress(machine(), None, screen, 0.0) for screen in (first, second)]

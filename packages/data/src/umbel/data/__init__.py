@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from umbel.data._api.relations import MixStoppingCondition as MixStoppingCondition
     from umbel.data._api.summaries import DatasetSummary as DatasetSummary
     from umbel.data.context import DataContext as DataContext
+    from umbel.data.context import ExecutionCallback as ExecutionCallback
     from umbel.data.context import ExecutionOptions as ExecutionOptions
     from umbel.data.context import ExecutionResources as ExecutionResources
     from umbel.data.context import RandomSeedConfig as RandomSeedConfig
@@ -79,6 +80,7 @@ __all__ = [
     "DatasetSummary",
     "Datasink",
     "Datasource",
+    "ExecutionCallback",
     "ExecutionOptions",
     "ExecutionResources",
     "FileShuffleConfig",
@@ -138,7 +140,7 @@ _CLASSES = {
     "umbel.data._sources.base": "Datasource ReadTask",
     "umbel.data._sources.files": "FileShuffleConfig",
     "umbel.data._sources.ranges": "RandomIntRowDatasource",
-    "umbel.data.context": "DataContext ExecutionOptions ExecutionResources RandomSeedConfig",
+    "umbel.data.context": "DataContext ExecutionCallback ExecutionOptions ExecutionResources RandomSeedConfig",
     "umbel.data.dataset": "Dataset MaterializedDataset Schema",
     "umbel.data.datatype": "DataType",
     "umbel.data.grouped_data": "GroupedData",

@@ -152,11 +152,12 @@ class Dataset(
 
     def stats(self) -> reports.Stats:
         """Of the latest run, also while it goes on: a dictionary of what each stage took and gave and what it waited for, of the
-        run as a whole and its slowest stage, and of rows that were left out. Printed, it is a table.
+        run as a whole and its slowest stage, and of rows that were left out. Printed, it is a table. Before a run it is empty,
+        and so is its text.
 
         `help(type(ds.stats()))` and docs/data/running.md have all keys. Seconds end with `_s`, bytes have `bytes` in them.
         """
-        return self._last_run().stats()
+        return reports.Stats() if self._latest is None else self._latest.stats()
 
     def get_stats_summary(self) -> reports.Stats:
         """The same as `stats`."""
@@ -207,7 +208,7 @@ class MaterializedDataset(Dataset):
     def _of_tables(cls, tables: Sequence[pa.Table], what: str = "FromBlocks") -> MaterializedDataset:
         """Of tables that are here, each a block. what: the name of its operator in plans."""
         blocks = [stages.Block(one, stages.Metadata(one.num_rows, sizes.size_bytes(one), one.schema)) for one in tables]
-        return cls(logical.FromBlocks(blocks=blocks, what=what), contexts.DataContext.get_current())
+        return cls(logical.FromBlocks(blocks=blocks, what=what), contexts.DataContext.get_current().copy())
 
     def _parts(self, ends: Sequence[int], what: str) -> list[MaterializedDataset]:
         """Its rows up to each of these places, which rise. Blocks that are not cut stay where they are."""

@@ -18,6 +18,7 @@ from umbel.data import context as contexts
 from umbel.data._api import format_options, plugins, references
 from umbel.data._api import options as task_options
 from umbel.data._blocks import batches, frames, schemas, sizes
+from umbel.data._engine import placing
 from umbel.data._plan import kernels, logical
 from umbel.data._sources import base as sources
 from umbel.data._sources import ranges
@@ -220,7 +221,7 @@ def from_huggingface(dataset: Any, *, override_num_blocks: int | None = None) ->
 
 def _of_references(refs: Any, what: str, *, column: str | None = None) -> MaterializedDataset:
     node = logical.FromBlocks(blocks=references.to_blocks(refs, column=column), what=what)
-    return MaterializedDataset(node, contexts.DataContext.get_current())
+    return MaterializedDataset(node, contexts.DataContext.get_current().copy())
 
 
 def _several(given: Any) -> list[Any]:
@@ -274,9 +275,10 @@ def read_datasource(datasource: sources.Datasource | str, **options: Unpack[Task
     if unknown:
         raise TypeError(format_options.unknown("read_datasource", unknown[0], TaskOptions.__annotations__))
     means, block_count = task_options.of_read(options)
-    return Dataset(
-        logical.Read(source=datasource, parallelism=block_count, means=means), contexts.DataContext.get_current()
-    )
+    if not datasource.supports_distributed_reads:
+        means = logical.Means(means.compute, placing.on_driver(means.resources))
+    node = logical.Read(source=datasource, parallelism=block_count, means=means)
+    return Dataset(node, contexts.DataContext.get_current().copy())
 
 
 def _read(

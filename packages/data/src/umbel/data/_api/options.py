@@ -33,7 +33,8 @@ class ActorPoolStrategy:
 
     size: so many from beginning to end; or min_size to max_size, as there is work, from none at all on. initial_size: with
     how many it begins. max_tasks_in_flight_per_actor: how many blocks are sent to an actor at once.
-    max_concurrent_calls_per_actor: how many of these it works on at once. enable_true_multi_threading: has no effect.
+    max_concurrent_calls_per_actor: how many of these it works on at once, in threads: making batches of blocks and blocks of
+    batches goes on meanwhile, and the class is called by one thread at a time. enable_true_multi_threading: by several at once.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class ActorPoolStrategy:
         initial_size: int | None = None,
         max_tasks_in_flight_per_actor: int | None = None,
         max_concurrent_calls_per_actor: int | None = None,
-        enable_true_multi_threading: bool = False,
+        enable_true_multi_threading: bool | None = False,
     ) -> None:
         if size is not None:
             if (min_size, max_size, initial_size) != (None, None, None):
@@ -68,8 +69,11 @@ class ActorPoolStrategy:
             min_size=min_size or 0,
             max_size=max_size,
             initial_size=initial_size,
-            tasks_per_actor=max_tasks_in_flight_per_actor or 2 * concurrency,
+            tasks_per_actor=max_tasks_in_flight_per_actor
+            or contexts.DataContext.get_current().max_tasks_in_flight_per_actor
+            or 2 * concurrency,
             concurrency=concurrency,
+            are_calls_concurrent=bool(enable_true_multi_threading),
         )
 
     def _compute(self) -> stages.Compute:
@@ -104,6 +108,8 @@ def means(
         raise ValueError(
             f"{function.name} is a class, which is made once in each actor; use compute=ActorPoolStrategy(...), or leave it out"
         )
+    if compute is None and function.is_class and contexts.DataContext.get_current().max_tasks_in_flight_per_actor:
+        compute = ActorPoolStrategy()
     if isinstance(compute, ActorPoolStrategy) and not function.is_class:
         raise ValueError(
             f"an ActorPoolStrategy is for a class, which is made once in each actor; {function.name} is a "

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from umbel import exceptions
 from umbel.data._engine import driving, events, held, reports, stages
 
 Asked = Callable[[Callable[[], reports.Stats]], None]
@@ -80,11 +79,9 @@ def _check_no_write(plan: stages.Stage) -> None:
 
 def _raise(run: driving.DrivenRun) -> None:
     """To each consumer that comes to the end of a run that has failed, and each time that it does."""
-    error = run.error
-    if isinstance(error, exceptions.UmbelTaskError):
-        raise error.as_instanceof_cause()
+    error = driving.as_raised(run.error)
     if error is not None:
-        raise error.with_traceback(None)
+        raise error if error is not run.error else error.with_traceback(None)
 
 
 class Stream:

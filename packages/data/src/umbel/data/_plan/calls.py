@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import collections
 import inspect
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+_END: Final = object()
 
 Outcome = Callable[[], Any]
 """Gives what the call gave, or raises what it raised. It is to be asked, and an iterator that it gives be drawn, before the next
@@ -52,6 +55,28 @@ def outcomes(call: Callable[[Any], Any], inputs: Iterable[Any]) -> Iterator[Outc
             yield from awaiting.outcomes(call, result, every)
             return
         yield lambda result=result: result  # type: ignore[misc]
+
+
+def one_at_a_time(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for several threads, of which one is in it at a time, also in what a generator does. What is asynchronous is as
+    it was: its calls are meant to be under way together."""
+    lock = threading.Lock()
+
+    def alone(*args: Any, **kwargs: Any) -> Any:
+        with lock:
+            result = call(*args, **kwargs)
+        return _drawn_alone(result, lock) if isinstance(result, Iterator) else result
+
+    return alone
+
+
+def _drawn_alone(source: Iterator[Any], lock: threading.Lock) -> Iterator[Any]:
+    while True:
+        with lock:
+            one = next(source, _END)
+        if one is _END:
+            return
+        yield one
 
 
 def row_count(batch: Any) -> int:

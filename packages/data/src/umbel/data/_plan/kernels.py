@@ -114,12 +114,6 @@ class DistinctRows:
             yield grouping.distinct(block, self.keys, keep=self.keep)
 
 
-def _position() -> tuple[int, int]:
-    """Which block this is, counted in the stage's input."""
-    here = task_context.current()
-    return here.block_number, here.drawn_count
-
-
 def _placed(blocks: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, int, int]]:
     """Each with the number of the block that it is of, and of its first row among those that came of that block."""
     number, row_offset = -1, 0
@@ -168,7 +162,7 @@ class AtRandom:
     seed: int
 
     def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Iterable[pa.Table]:
-        return partitioning.at_random(block, count, seed_parts=(self.seed, *_position()))
+        return partitioning.at_random(block, count, seed=self.seed, blocks=task_context.current().divided)
 
 
 @dataclass(frozen=True, eq=False)
@@ -390,8 +384,8 @@ class ByBlock:
     seed: int
 
     def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Iterable[pa.Table]:
-        chosen = int(shuffling.generator((self.seed, *map(abs, _position()))).integers(count))
-        return [block if number == chosen else block.slice(0, 0) for number in range(count)]
+        blocks = task_context.current().divided
+        return partitioning.whole_blocks_at_random(block, count, seed=self.seed, blocks=blocks)
 
 
 @dataclass(frozen=True, eq=False)
