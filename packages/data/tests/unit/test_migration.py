@@ -13,6 +13,7 @@ import pytest
 
 import umbel
 from umbel import data
+from umbel.data import _settings as settings
 from umbel.data import aggregate, expressions, preprocessors, window
 
 PAGE = (Path(__file__).resolve().parents[4] / "docs/data/from-ray-and-pandas.md").read_text()
@@ -64,6 +65,20 @@ def test_names_that_only_we_have_are_there(title: str) -> None:
     known = [*SECTIONS[title], data.DataIterator]
     only = [one for one in ours if not one.startswith("__") and one not in ("DataIterator",)]
     assert [one for one in only if not any(hasattr(place, one) for place in known)] == []
+
+
+# ---- settings ----
+
+
+def test_settings_that_are_taken_without_effect_are_listed_with_the_reason() -> None:
+    rows = PAGE.split("\n| Without effect, with a warning | Since |\n|---|---|\n")[1].split("\n\n")[0].splitlines()
+    listed = {name: row.split(" | ")[1].removesuffix(" |") for row in rows for name in names(row.split(" | ")[0])}
+    assert listed == settings.WITHOUT_EFFECT
+
+
+def test_settings_that_are_refused_are_listed() -> None:
+    listed = names(section("Settings").split("\n\n")[0])
+    assert set(settings.REFUSED) - set(listed) == set()
 
 
 # ---- pandas ----

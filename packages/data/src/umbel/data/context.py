@@ -95,7 +95,8 @@ class ExecutionResources:
 @dataclass
 class RandomSeedConfig:
     """seed: None for another order each time. reseed_after_execution: each run of the dataset has another one, drawn from the
-    seed, the same as often as it is run from the beginning."""
+    seed, the same as often as it is run from the beginning. use_timestamp_as_default has no effect: without a seed each run
+    differs in any case."""
 
     seed: int | None = None
     reseed_after_execution: bool = True

@@ -322,7 +322,8 @@ def read_parquet(
 ) -> Dataset:
     """Of Parquet files, by row groups. columns: only these are read. filter: rows for which it is true, an expression of ours or
     of pyarrow; row groups and partitions of which none can be are not read. Other options, or arrow_parquet_args, go to pyarrow's
-    ParquetFile."""
+    ParquetFile. Those of its scanner (batch_size, use_threads and the like) have no effect: what is read at once is decided here.
+    """
     is_arrow = isinstance(filter, pc.Expression)
     own = {
         "columns": columns,

@@ -37,8 +37,9 @@ class Splitting:
     def split(
         self, n: int, *, equal: bool = False, locality_hints: Sequence[Any] | None = None
     ) -> list[MaterializedDataset]:
-        """So many datasets. equal: with equally many rows each; what is left over, fewer than `n` rows, is in none."""
-        del locality_hints  # blocks are read where they are
+        """So many datasets. equal: with equally many rows each; what is left over, fewer than `n` rows, is in none.
+        locality_hints has no effect: blocks are read where they are."""
+        del locality_hints
         whole, count = self.materialize(), checks.positive("n", n)
         total = whole.count()
         ends = [total // count * at if equal else total * at // count for at in range(1, count + 1)]
@@ -151,10 +152,11 @@ class Splitting:
         A run serves all of them, once for each epoch; the next one begins when the last has ended for all. One that leaves early
         has ended it. equal: all get equally many rows, and what is left over, fewer than `n` rows, nobody; otherwise a block
         goes to whoever asks. Who waits for one that does not come is told of it, and fails after `DataContext.split_wait_s`.
+        locality_hints has no effect: blocks are read where they are.
         """
         from umbel.data._api import split_streams
 
-        del locality_hints  # blocks are read where they are
+        del locality_hints
         node = logical.Split(input=self._node, count=checks.positive("n", n), is_equal=bool(equal))
         return split_streams.iterators(self._with(node), self.context)
 
