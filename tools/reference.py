@@ -34,7 +34,6 @@ MODULES = (  # in the order of the page; a name that several have is said at the
     "umbel.data.block",
     "umbel.data.datasource",
     "umbel.data.datasink",
-    "umbel.data.checkpoint",
 )
 INNER_BASES = {"Columnwise", "Vectorized"}  # whose methods are for classes of ours
 WIDTH = 110
