@@ -57,14 +57,23 @@ def nothing_is_left() -> None:
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _ends() -> Iterator[None]:
+    yield
+    umbel.shutdown()
+
+
 @pytest.fixture
 def session() -> Iterator[None]:
-    umbel.init(num_cpus=2, log_to_driver=False, object_store_memory=200 << 20)
+    """The same for tests that follow each other: there are other workers for those that were killed."""
+    if not umbel.is_initialized():
+        umbel.init(num_cpus=2, log_to_driver=False, object_store_memory=200 << 20)
+    yield
     try:
-        yield
         nothing_is_left()
-    finally:
+    except BaseException:
         umbel.shutdown()
+        raise
 
 
 class Nodes:
@@ -94,6 +103,7 @@ class Nodes:
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    umbel.shutdown()
     monkeypatch.setenv("UMBEL_NODE_RECONNECT_S", "0.5")
     made = Nodes()
     try:
