@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import functools
-import gc
 import logging
 import os
 import pathlib
 import re
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
+import leftovers
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -25,7 +24,6 @@ from umbel.data._api import split_streams
 from umbel.data.expressions import col
 
 pytestmark = pytest.mark.timeout(120)
-WAIT_S = 20.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -38,16 +36,7 @@ def _session() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _nothing_stays_behind() -> Iterator[None]:
     yield
-    gc.collect()
-    eventually(lambda: [one for one in threading.enumerate() if one.name.startswith("umbel-data-")] == [])
-    eventually(lambda: umbel.available_resources().get("CPU") == 2.0)
-
-
-def eventually(is_so: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)  # other processes tell nobody
+    leftovers.check()
 
 
 def ids(ds: data.Dataset) -> list[int]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import os
 import signal
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import leftovers
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -23,7 +23,6 @@ from umbel.data._engine import executor, held, local, reports, stages
 
 pytestmark = pytest.mark.timeout(120)
 OPTIONS = reports.RunOptions()
-WAIT_S = 20.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,18 +34,8 @@ def _session() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _nothing_stays_behind() -> Iterator[None]:
-    """No thread of a run, no actor, no CPU, once what the test made is gone."""
     yield
-    gc.collect()
-    eventually(lambda: [thread for thread in threading.enumerate() if thread.name.startswith("umbel-data-")] == [])
-    eventually(lambda: umbel.available_resources().get("CPU") == 2.0)
-
-
-def eventually(is_so: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)  # other processes tell nobody
+    leftovers.check()
 
 
 def part(first: int, count: int) -> stages.ReadPart:
@@ -206,7 +195,7 @@ def test_split(is_equal: bool) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(WAIT_S)
+        thread.join(leftovers.WAIT_S)
     everything = sorted(found[0] + found[1])
     if is_equal:
         assert [len(one) for one in found] == [10, 10]
@@ -307,7 +296,7 @@ def slow_plan(directory: Path) -> stages.Map:
 def test_run_that_is_given_up_ends_its_tasks(tmp_path: Path, how: str) -> None:
     (stream,) = executor.stream(slow_plan(tmp_path), OPTIONS)
     assert values([next(stream)]) == list(range(10))
-    eventually(lambda: (tmp_path / "begun-10").exists())
+    leftovers.eventually(lambda: (tmp_path / "begun-10").exists())
     gone = weakref.ref(stream)
     if how == "closed":
         stream.close()
@@ -319,7 +308,7 @@ def test_run_that_is_given_up_ends_its_tasks(tmp_path: Path, how: str) -> None:
             raise RuntimeError
     del stream
     assert gone() is None
-    eventually(lambda: (tmp_path / "ended-10").exists())
+    leftovers.eventually(lambda: (tmp_path / "ended-10").exists())
 
 
 def test_time_out_of_a_stream_leaves_it_as_it_was(tmp_path: Path) -> None:
@@ -328,7 +317,7 @@ def test_time_out_of_a_stream_leaves_it_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(TimeoutError, match="no block came within"):
         stream.next_view(0.05)
     stream.close()
-    assert stream.next_view(WAIT_S) is None
+    assert stream.next_view(leftovers.WAIT_S) is None
 
 
 def test_consumer_that_does_not_read_holds_the_run_back() -> None:
@@ -434,9 +423,9 @@ def test_what_takes_too_long_is_told(caplog: pytest.LogCaptureFixture, tmp_path:
     next(stream)
     next_of = threading.Thread(target=lambda: stream.next_view(None), daemon=True)
     next_of.start()
-    eventually(lambda: "map: its tasks run, and have given nothing" in caplog.text)
+    leftovers.eventually(lambda: "map: its tasks run, and have given nothing" in caplog.text)
     stream.close()
-    next_of.join(WAIT_S)
+    next_of.join(leftovers.WAIT_S)
 
 
 def test_view_of_some_rows_of_a_block() -> None:

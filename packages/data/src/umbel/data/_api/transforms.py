@@ -23,7 +23,11 @@ Seed = int | contexts.RandomSeedConfig | None
 
 
 class Transforms:
-    """See the module."""
+    """See the module.
+
+    The arguments of functions are written out for each method, though they are the same: `inspect.signature`, `help()` and most
+    editors do not look into a TypedDict.
+    """
 
     # What `Dataset` has is declared here, for type checkers: none of these errors can come of a dataset.
     _node: logical.Node
