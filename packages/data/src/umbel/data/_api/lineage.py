@@ -28,16 +28,20 @@ class RefBundle:
 
     @property
     def block_refs(self) -> list[Any]:
+        """Of the tables, in order."""
         return [ref for ref, _ in self.blocks]
 
     @property
     def metadata(self) -> list[block.BlockMetadata]:
+        """Of each block, in order."""
         return [known for _, known in self.blocks]
 
     def num_rows(self) -> int:
+        """Of all blocks; of those of which it is not known, none."""
         return sum(known.num_rows or 0 for known in self.metadata)
 
     def size_bytes(self) -> int:
+        """Of the rows of all blocks; of those of which it is not known, none."""
         return sum(known.size_bytes or 0 for known in self.metadata)
 
 
