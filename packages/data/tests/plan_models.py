@@ -779,7 +779,12 @@ def _mix(draw: st.DrawFn, frame: Frame) -> Step | None:
 
 
 HOWS = ["inner", "left", "right", "outer", "semi", "anti", "right_semi", "right_anti"]
-OF_LEFT = {"inner", "left", "semi", "anti"}  # joins that go through the left side in its order, if the right one is whole
+OF_LEFT = {
+    "inner",
+    "left",
+    "semi",
+    "anti",
+}  # joins that go through the left side in its order, if the right one is whole
 # The kind of the other side's key, and the kind in which both meet.
 MEETING = {
     "small": [("narrow", "small"), ("int8", "small"), ("float64", "float64")],

@@ -92,7 +92,7 @@ def test_chance_does_not_depend_on_which_blocks_come_together() -> None:
             found = [[*rows, *more] for rows, more in zip(found, numbers(some), strict=True)]
             at += row_count
         assert together == found
-        assert sorted(sum(together, [])) == [*range(60)]
+        assert sorted(value for part in together for value in part) == [*range(60)]
 
 
 def test_blocks_go_whole_where_chance_is_of_blocks() -> None:

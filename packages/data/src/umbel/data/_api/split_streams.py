@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("umbel.data")
 
 TOLD_EVERY_S: Final = 10.0  # who waits says for whom: as often as a run says what it waits for
-RIGHT_BEHIND_S: Final = 0.001  # about what a call costs: for so long it is worth waiting for one more small block to go with it
+RIGHT_BEHIND_S: Final = (
+    0.001  # about what a call costs: for so long it is worth waiting for one more small block to go with it
+)
 BURST_S: Final = 0.01  # and no longer for all of them
 _WAITS, _HAS = "waits", "has"
 
@@ -214,6 +216,9 @@ class SplitSource:
             "from; iterate over the dataset itself, or over parts of split() with a state each"
         )
 
+    def context(self) -> contexts.DataContext:
+        return self._plain.context
+
     def schema(self) -> Schema | None:
         return self._plain.schema()
 
@@ -224,4 +229,4 @@ class SplitSource:
     def materialize(self) -> Dataset:
         from umbel.data.dataset import MaterializedDataset
 
-        return MaterializedDataset.of([*self.tables(0, 0)], "Split")
+        return MaterializedDataset._of_tables([*self.tables(0, 0)], "Split")

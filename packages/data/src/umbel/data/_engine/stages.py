@@ -12,7 +12,7 @@ read) travels there pickled, and must give the same answer each time: tasks run 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -58,6 +58,11 @@ class Resources:
         found: Mapping[str, float] = self.options.get("resources") or {}
         return found
 
+    def needs(self) -> dict[str, float]:
+        """All but memory, which the budget accounts for; by core's names."""
+        found = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.custom()}
+        return {name: amount for name, amount in found.items() if amount}
+
 
 @dataclass(frozen=True)
 class TaskPool:
@@ -72,7 +77,8 @@ class ActorPool:
 
     min_size are kept from the first work to the last; the rest come and go. initial_size: how many are started with the
     first work at least (never more than max_size). tasks_per_actor: how many are sent to an actor at once, so that it need
-    not wait for the next. concurrency: how many of these it runs at once, on threads of its own.
+    not wait for the next. concurrency: how many of these it runs at once, on threads of its own; are_calls_concurrent: calls of
+    the function too, and not only what is done before and after them.
     """
 
     min_size: int = 0
@@ -80,6 +86,7 @@ class ActorPool:
     initial_size: int | None = None
     tasks_per_actor: int = 2
     concurrency: int = 1
+    are_calls_concurrent: bool = False
 
 
 Compute = TaskPool | ActorPool
@@ -328,6 +335,20 @@ class Split:
 
 
 Stage = Input | Read | Map | Write | Exchange | Limit | Union | Mix | Zip | Split
+
+
+def changed(last: Stage, change: Callable[[Stage], Mapping[str, Any]]) -> Stage:
+    """The same stages with other fields, as `change` says of each. One of which nothing changes stays itself."""
+    made: dict[Stage, Stage] = {}
+    for stage in ordered(last):
+        given = {**change(stage)}
+        if any(made[one] is not one for one in stage.inputs):
+            if isinstance(stage, Map | Write | Limit | Split):
+                given["input"] = made[stage.input]
+            else:
+                given["inputs"] = tuple(made[one] for one in stage.inputs)
+        made[stage] = replace(stage, **given) if given else stage
+    return made[last]
 
 
 def ordered(last: Stage) -> list[Stage]:
