@@ -301,6 +301,19 @@ def test_partitions_of_a_read_are_counted_before_all_is_there() -> None:
     assert told.machine.runs[-1].count == 10  # type: ignore[attr-defined]  # an exchange's
 
 
+@pytest.mark.parametrize("options", [{"bundle_rows": 1}, {"is_steady": True, "bundle_bytes": 1}])
+def test_and_behind_maps_whose_tasks_are_the_same_each_time(options: dict[str, Any]) -> None:
+    told = Told(exchange(mapped(read(10), **options), partition_bytes=30, bundle_bytes=30), cpus=30.0)
+    for task in range(1, 11):
+        told.made(task)
+        told.ended(task)
+    for task in range(11, 16):
+        started = of(StartTask, told.made(task, size_bytes=30))
+        assert {one.kind for one in started} == ({events.PARTITION} if task == 15 else set())
+        told.ended(task)
+    assert told.machine.runs[-1].count == 10  # type: ignore[attr-defined]  # an exchange's
+
+
 def test_boundaries_are_made_from_samples_of_whoever_made_the_blocks() -> None:
     told = Told(exchange(read(2), partition_count=2, sample=nothing, boundaries=nothing))
     told.made(2)

@@ -154,12 +154,21 @@ class ExchangeRun(runs.Run):
         if not self.services.keeps_order:
             progress = [self.services.progress(edge) for edge in self.edges]
             return sum(edge.received_bytes for edge in self.edges), min(progress)
-        (edge, *others), (producer, *_) = self.edges, self.producers
-        if others or not edge.pieces or not isinstance(producer, runs.ReadRun):
+        edge, read = self.edges[0], self._read()
+        last = edge.pieces[-1].origin if edge.pieces else -1
+        if read is None or last < 0:
             return 0, 0.0
-        last = edge.pieces[-1].origin
         of_last = itertools.takewhile(lambda piece: piece.origin == last, reversed(edge.pieces))
-        return edge.received_bytes - runs.total_bytes(of_last), last / len(producer.stage.parts)
+        return edge.received_bytes - runs.total_bytes(of_last), last / len(read.stage.parts)
+
+    def _read(self) -> runs.Run | None:
+        """Where all that comes in is read, if each run has the same tasks from there to here."""
+        if len(self.producers) > 1:  # of which either may come first
+            return None
+        (run,) = self.producers
+        while isinstance(run, runs.MapRun) and (run.stage.is_steady or run.stage.bundle_rows is not None):
+            (run,) = run.producers
+        return run if isinstance(run, runs.ReadRun) else None
 
     # Tasks
 
