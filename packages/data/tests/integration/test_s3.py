@@ -282,4 +282,6 @@ def test_a_write_with_a_checkpoint_goes_on_after_its_driver_was_killed(
     assert sorted(row["id"] for row in found) == [*range(FILES * ROWS)]
     assert all(row["x"] == 2 * row["id"] for row in found)
     assert names("noted") == []
-    assert len([one for one, count in calls().items() if count == before[one]]) >= done * ROWS, "what was done is not done again"
+    assert len([one for one, count in calls().items() if count == before[one]]) >= done * ROWS, (
+        "what was done is not done again"
+    )
