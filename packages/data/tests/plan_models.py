@@ -909,8 +909,8 @@ def _join_asof(draw: st.DrawFn, frame: Frame) -> Step | None:
                 continue
             if tolerance is not None and not found[0] <= tolerance:
                 continue
-            best = (*found, candidate) if best is None or found < best[:3] else best
-        rows.append({**row, "p": None if best is None else best[3]["p"]})
+            best = (*found, candidate) if best is None or found < best[:-1] else best
+        rows.append({**row, "p": None if best is None else best[-1]["p"]})
     made = Frame({**frame.kinds, "p": "string"}, rows, frame.is_ordered and broadcast is True)
     options = {"by": by or None, "direction": direction, "tolerance": tolerance, "broadcast": broadcast}
     return (
@@ -921,7 +921,8 @@ def _join_asof(draw: st.DrawFn, frame: Frame) -> Step | None:
 
 
 def _nearness(row: Row, other: Row, on: str, by: Sequence[str], direction: str, number: int) -> tuple[Any, ...] | None:
-    """Less is nearer: the distance, whether it is above, and of equal ones how late it is, or how early; None if it is none."""
+    """Less is nearer: the distance, whether it is above, of those as far, as from infinity, what is between, and of equal ones
+    how late it is, or how early; None if it is none."""
     value, near = row[on], other[on]
     keys = join_key(row, by), join_key(other, by)
     if value is None or near is None or None in keys[0] or keys[0] != keys[1]:
@@ -931,12 +932,11 @@ def _nearness(row: Row, other: Row, on: str, by: Sequence[str], direction: str, 
     is_back = near < value or (near == value and direction != "forward")
     if (direction == "backward" and not is_back) or (direction == "forward" and near < value):
         return None
-    distance = value - value if value == near and not isinstance(value, float) else abs(value - near)
-    return (
-        0.0 if isinstance(value, float) and value == near else distance,
-        not is_back,
-        -number if is_back else number,
-    )
+    distance = abs(value - near)
+    between = 0.0
+    if isinstance(value, float):
+        distance, between = 0.0 if value == near else distance, -near if is_back else near
+    return (distance, not is_back, between, -number if is_back else number)
 
 
 def _sample(draw: st.DrawFn, frame: Frame) -> Step | None:

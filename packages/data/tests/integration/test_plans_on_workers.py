@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import plan_models
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -136,6 +137,10 @@ def consumed(files: Path) -> dict[str, list[plan_models.Row]]:
     }
 
 
+def keyed(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {**batch, "k": batch["id"] % 701}
+
+
 def many(row_count: int) -> dict[str, str]:
     """Of more than a task of a map gets, and of more than a partition has; by what stands for all rows in their order."""
     # As large as the store of one CPU has room for: see "What is random" in docs/data/relations.md.
@@ -147,6 +152,9 @@ def many(row_count: int) -> dict[str, str]:
             "shuffle into partitions by size": ds.random_shuffle(seed=1),
             "random_sample": ds.map_batches(plan_models.same, batch_size=None).random_sample(0.5, seed=2),
             "of a shuffle": ds.random_shuffle(seed=1).random_sample(0.5, seed=2),
+            "no seed, but an order: groups": ds.map_batches(keyed).groupby("k").map_groups(plan_models.same),
+            "and a join": ds.map_batches(keyed).join(data.range(row_count), on="id", broadcast=False),
+            "and distinct rows": ds.map_batches(keyed).distinct("k"),
         }
         found = {}
         for name, dataset in every.items():
@@ -156,7 +164,7 @@ def many(row_count: int) -> dict[str, str]:
     return found
 
 
-def test_a_seed_gives_the_same_rows_again_whatever_the_workers_and_the_store(tmp_path: Path) -> None:
+def test_the_same_rows_come_in_the_same_order_again_whatever_the_workers_and_the_store(tmp_path: Path) -> None:
     for number in range(12):
         pq.write_table(pa.table({"id": range(number * 5, number * 5 + 5)}), tmp_path / f"{number:02}.parquet")
     row_count = 2_500_000  # 20 MB, while a task of a map gets 16

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import collections
+import os
 import pathlib
 import pickle
 import subprocess
 import sys
+import time
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from pyarrow import fs
 
@@ -24,7 +28,8 @@ from umbel.data._sources.csv import CSVDatasource
 from umbel.data._sources.json import JSONDatasource
 from umbel.data._sources.parquet import ParquetDatasource
 
-pytest.importorskip("moto.server", reason="needs moto[server]")
+pytest.importorskip("flask_cors", reason="moto's server needs Flask")
+pytest.importorskip("moto.server", reason="needs moto[s3]")
 
 
 SERVER = """
@@ -219,3 +224,64 @@ def test_an_iceberg_table(store: tuple[fs.S3FileSystem, str], endpoint: str, tmp
     read = data.read_iceberg(table_identifier="n.t", catalog_kwargs=catalog)
     assert read.filter(expr="k == 'new'").sort("id").take_all() == new.to_pylist()
     assert read.count() == 7
+
+
+FILES, ROWS = 12, 10
+WRITER = """
+import pathlib, sys, time, uuid
+import umbel
+from pyarrow import fs
+from umbel import data
+from umbel.data.checkpoint import CheckpointConfig
+
+endpoint, path, calls = sys.argv[1:]
+store = fs.S3FileSystem(access_key="a", secret_key="b", endpoint_override=endpoint, scheme="http", region="us-east-1")
+
+def doubled(row):
+    (pathlib.Path(calls) / f"{row['id']}-{uuid.uuid4().hex}").touch()
+    time.sleep(0.02)
+    return {"id": row["id"], "x": 2 * row["id"]}
+
+umbel.init(num_cpus=2, log_to_driver=False, object_store_memory=200 << 20)
+ds = data.read_parquet(f"{path}/in", filesystem=store, override_num_blocks=12).map(doubled)
+noted = CheckpointConfig(checkpoint_path=f"{path}/noted", override_filesystem=store)
+ds.write_parquet(f"{path}/out", filesystem=store, checkpoint=noted)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_write_with_a_checkpoint_goes_on_after_its_driver_was_killed(
+    store: tuple[fs.S3FileSystem, str], endpoint: str, tmp_path: pathlib.Path
+) -> None:
+    filesystem, path = store
+    ids = pa.table({"id": range(FILES * ROWS)})
+    write(ParquetDatasink(f"{path}/in", filesystem=filesystem, max_rows_per_file=ROWS), [ids])
+
+    def names(directory: str) -> list[str]:
+        selector = fs.FileSelector(f"{path}/{directory}", recursive=True, allow_not_found=True)
+        return [one.path for one in filesystem.get_file_info(selector) if one.type == fs.FileType.File]
+
+    def calls() -> collections.Counter[int]:
+        return collections.Counter(int(name.split("-")[0]) for name in os.listdir(tmp_path))
+
+    def noted() -> list[str]:
+        return [name for name in names("noted") if "_part-" in name]
+
+    program = [sys.executable, "-c", WRITER, endpoint, path, str(tmp_path)]
+    with subprocess.Popen(program) as driver:
+        deadline = time.monotonic() + 60.0
+        while len(noted()) < 3:
+            assert time.monotonic() < deadline and driver.poll() is None, "it noted nothing"
+            time.sleep(0.02)  # another process tells nobody
+        driver.kill()
+    before, done = calls(), len(noted())
+    assert 3 <= done < FILES
+    assert subprocess.run(program, check=False, timeout=120).returncode == 0
+    found = [row for name in sorted(names("out")) for row in pq.read_table(name, filesystem=filesystem).to_pylist()]
+    assert sorted(row["id"] for row in found) == [*range(FILES * ROWS)]
+    assert all(row["x"] == 2 * row["id"] for row in found)
+    assert names("noted") == []
+    assert len([one for one, count in calls().items() if count == before[one]]) >= done * ROWS, (
+        "what was done is not done again"
+    )

@@ -111,6 +111,15 @@ def test_distances_do_not_overflow() -> None:
         assert found.column("v").to_pylist() == expected
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("direction", asof.DIRECTIONS)
+def test_infinities_are_at_the_same_place(direction: Any) -> None:
+    left = pa.table({"t": [math.inf, -math.inf, math.inf, 1.0]})
+    right = pa.table({"t": [math.inf, -math.inf, 2.0], "v": [1, 2, 3]})
+    found = asof.asof(left, right, "t", direction=direction, tolerance=0.5)
+    assert found.column("v").to_pylist() == [1, 2, 1, None]
+
+
 def test_nan_has_no_partner() -> None:
     left, right = pa.table({"t": [math.nan, 1.0]}), pa.table({"t": [math.nan, 0.0], "v": [1, 2]})
     assert asof.asof(left, right, "t", direction="nearest").column("v").to_pylist() == [None, 2]

@@ -173,6 +173,15 @@ def test_pandas_batches_can_be_written_to_without_touching_the_table() -> None:
     assert table.to_pydict() == {"a": [1.0, 2.0, 3.0, 4.0], "b": [1, 2, 3, 4]}
 
 
+@pytest.mark.parametrize(("first", "count"), [(0, 3), (1, 2), (2, 1), (1, 1), (3, 0)])
+def test_polars_gets_slices_of_fixed_lists_with_nulls(first: int, count: int) -> None:
+    pytest.importorskip("polars")
+    values = [[0.0, 1.0], [2.0, 3.0], None]
+    table = pa.table({"x": pa.array(values, pa.list_(pa.float32(), 2))})
+    frame = batches.to_batch(table.slice(first, count), "polars")
+    assert [one if one is None else list(one) for one in frame["x"].to_list()] == values[first : first + count]
+
+
 def test_polars_says_which_column_it_has_no_type_for() -> None:
     pytest.importorskip("polars")
     with pytest.raises(TypeError, match=r"no type for the column 'b', which is struct<a: decimal256\(50, 1\)>"):

@@ -275,17 +275,43 @@ def test_partitions_are_as_many_as_the_bytes_want() -> None:
     assert [piece.block for piece in reductions[0].pieces[0]] == [3, 6]
 
 
-def test_number_of_partitions_does_not_depend_on_which_task_was_quick_where_tasks_must_be_the_same_each_time() -> None:
-    """An estimate, by what has come and how many tasks have ended meanwhile, was another one in each order."""
+def test_number_of_partitions_does_not_depend_on_which_task_was_quick() -> None:
+    """An estimate, by what has come and how many tasks have ended meanwhile, was another one in each order, and so was that of
+    the rows."""
     counts = []
-    for order in ([1, 2, 3, 4, 5, 6, 7, 8], [5, 6, 7, 8, 1, 2, 3, 4]):
-        told = Told(exchange(read(8), partition_bytes=30, is_steady=True), cpus=8.0)
-        for task in range(1, 9):
-            told.made(task, size_bytes=30)
-        for task in order:
-            told.ended(task)
-        counts.append(told.machine.runs[-1].count)  # type: ignore[attr-defined]  # an exchange's
-    assert counts == [8, 8]
+    for plan in (read(8), mapped(read(8), bundle_bytes=1)):
+        for order in ([1, 2, 3, 4, 5, 6, 7, 8], [5, 6, 7, 8, 1, 2, 3, 4]):
+            told = Told(exchange(plan, partition_bytes=30, partition_count_max=99), cpus=8.0)
+            for first in (1, 9) if isinstance(plan, stages.Map) else (1,):
+                for task in range(first, first + 8):
+                    told.made(task, size_bytes=30 if task % 8 else 90)
+                for task in order:
+                    told.ended(first + task - 1)
+            counts.append(told.machine.runs[-1].count)  # type: ignore[attr-defined]  # an exchange's
+    assert counts == [8, 8, 10, 10]
+
+
+def test_partitions_of_a_read_are_counted_before_all_is_there() -> None:
+    """Once four would be full, by what the parts that are here as a whole have."""
+    told = Told(exchange(read(10), partition_bytes=30, bundle_bytes=30), cpus=11.0)
+    for task in range(1, 6):
+        started = of(StartTask, told.made(task, size_bytes=30))
+        assert [one.kind for one in started] == ([] if task < 5 else [events.PARTITION])
+        told.ended(task)
+    assert told.machine.runs[-1].count == 10  # type: ignore[attr-defined]  # an exchange's
+
+
+@pytest.mark.parametrize("options", [{"bundle_rows": 1}, {"is_steady": True, "bundle_bytes": 1}])
+def test_and_behind_maps_whose_tasks_are_the_same_each_time(options: dict[str, Any]) -> None:
+    told = Told(exchange(mapped(read(10), **options), partition_bytes=30, bundle_bytes=30), cpus=30.0)
+    for task in range(1, 11):
+        told.made(task)
+        told.ended(task)
+    for task in range(11, 16):
+        started = of(StartTask, told.made(task, size_bytes=30))
+        assert {one.kind for one in started} == ({events.PARTITION} if task == 15 else set())
+        told.ended(task)
+    assert told.machine.runs[-1].count == 10  # type: ignore[attr-defined]  # an exchange's
 
 
 def test_boundaries_are_made_from_samples_of_whoever_made_the_blocks() -> None:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 
 from umbel import data
+from umbel.data import window
 from umbel.data.expressions import col
 
 
@@ -42,6 +43,15 @@ def test_ten_thousand_blocks_of_a_row_are_as_good_as_one() -> None:
             [batch["id"].tolist() for batch in ds.iter_batches(batch_size=999)],
             [part.count() for part in ds.split(3)],
             sorted(row["id"] for row in ds.random_shuffle(seed=1).take_all()),
+            ds.join(made, "left", on="id", right_suffix="_r", broadcast=True).to_arrow(),
+            ds.join(made, "outer", on="id", right_suffix="_r", num_partitions=3).sort("id").to_arrow(),
+            ds.join_asof(made.select_columns(["id", "x"]), "id").sort("id").to_arrow(),
+            ds.distinct("g", keep="last").sort("g").to_arrow(),
+            ds.window({"n": window.row_number()}, partition_by="g", order_by="id").sort("id").to_arrow(),
+            sorted(row["id"] for row in ds.mix(ds).take_all()),
+            ds.repartition(target_num_rows_per_block=7, strict=True).to_arrow(),
+            [part.count() for part in ds.train_test_split(0.3, stratify="g")],
+            ds.schema(),
         ]
 
     assert of(many) == of(one)

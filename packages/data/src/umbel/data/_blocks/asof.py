@@ -103,7 +103,8 @@ def _partners(
 def _distances(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """How far they are apart; exact, as integers by their unsigned difference."""
     if left.dtype.kind == "f":
-        return np.abs(left.astype(np.float64) - right)
+        with np.errstate(invalid="ignore"):  # between infinities
+            return np.where(left == right, 0.0, np.abs(left.astype(np.float64) - right))
     dtype = np.int64 if left.dtype.kind == "i" else np.uint64
     wide, other = left.astype(dtype), right.astype(dtype)
     return np.maximum(wide, other).view(np.uint64) - np.minimum(wide, other).view(np.uint64)

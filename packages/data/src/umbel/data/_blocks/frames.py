@@ -86,6 +86,8 @@ def to_polars(table: pa.Table) -> pl.DataFrame:
                 f"polars has no type for the column {field.name!r}, which is {field.type}; cast it or drop it"
             )
         array = sizes.contiguous(_for_polars(column))
+        if pa.types.is_fixed_size_list(array.type) and array.null_count:  # of which polars 2.1 cannot take a slice
+            array = array.take(pa.array(range(len(array)), pa.int64()))
         if tensors.is_fixed(field.type):
             array = tensors.to_lists(array)
         elif isinstance(field.type, pa.BaseExtensionType):

@@ -137,19 +137,38 @@ class ExchangeRun(runs.Run):
     def _decided(self) -> int | None:
         """The number of partitions, if it can be told."""
         stage = self.stage
-        received = [edge.received_bytes for edge in self.edges]
+        size_bytes, part = sum(edge.received_bytes for edge in self.edges), 1.0
         if not self._is_gathered:
-            if stage.is_steady or stage.boundaries is not None:  # how much has come by now depends on who was quick
+            if stage.boundaries is not None:
                 return None
-            if sum(received) < PARTITIONS_SEEN * stage.partition_bytes:
+            size_bytes, part = self._foreseen()
+            if size_bytes < PARTITIONS_SEEN * stage.partition_bytes or part < PROGRESS_MIN:
                 return None
-            progress = [self.services.progress(edge) for edge in self.edges]
-            if min(progress) < PROGRESS_MIN:
-                return None
-            received = [int(size / part) for size, part in zip(received, progress, strict=True)]
-        count: int = -(-sum(received) // stage.partition_bytes)
+        count: int = -(-int(size_bytes / part) // stage.partition_bytes)
         most: int = stage.partition_count_max
         return min(most, max(1, count))
+
+    def _foreseen(self) -> tuple[int, float]:
+        """So many bytes are this part of all that will come. Of a read, by its parts that are here as a whole, and of nothing
+        else: what else is known of the progress depends on which task was quick, and the order of rows with it."""
+        if not self.services.keeps_order:
+            progress = [self.services.progress(edge) for edge in self.edges]
+            return sum(edge.received_bytes for edge in self.edges), min(progress)
+        edge, read = self.edges[0], self._read()
+        last = edge.pieces[-1].origin if edge.pieces else -1
+        if read is None or last < 0:
+            return 0, 0.0
+        of_last = itertools.takewhile(lambda piece: piece.origin == last, reversed(edge.pieces))
+        return edge.received_bytes - runs.total_bytes(of_last), last / len(read.stage.parts)
+
+    def _read(self) -> runs.Run | None:
+        """Where all that comes in is read, if each run has the same tasks from there to here."""
+        if len(self.producers) > 1:  # of which either may come first
+            return None
+        (run,) = self.producers
+        while isinstance(run, runs.MapRun) and (run.stage.is_steady or run.stage.bundle_rows is not None):
+            (run,) = run.producers
+        return run if isinstance(run, runs.ReadRun) else None
 
     # Tasks
 
