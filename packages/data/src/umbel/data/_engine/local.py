@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -78,6 +79,7 @@ class _Plan:
     def __init__(self, plan: stages.Stage, figures: Figures | None) -> None:
         self._figures = {} if figures is None else figures
         self._above_s = self._above_cpu_s = 0.0  # spent in what the stage that is asked now asks itself
+        self._part = -1  # of the latest table: which part of a read, block that was there, or partition it is of
         counts: dict[stages.Stage, int] = {}
         for stage in stages.ordered(plan):
             for one in stage.inputs:
@@ -116,7 +118,8 @@ class _Plan:
             yield one
 
     def _input(self, stage: stages.Input) -> Iterator[pa.Table]:
-        for block in stage.blocks:
+        for number, block in enumerate(stage.blocks):
+            self._part = number
             yield block.value
 
     def _read(self, stage: stages.Read) -> Iterator[pa.Table]:
@@ -131,10 +134,13 @@ class _Plan:
 
             chain = work.chained(drawn(), stage.transforms)
             call = work.Call(events.READ, number, input_files=files)
-            yield from _guarded(stage, call, blocks_out.blocks(chain, stage.block_bytes), context)
+            for table in _guarded(stage, call, blocks_out.blocks(chain, stage.block_bytes), context):
+                self._part = number
+                yield table
 
     def _map(self, stage: stages.Map) -> Iterator[pa.Table]:
         for bundle in self.bundles(stage):
+            part = self._part
             context = task_context.TaskContext(stage.name)
             drawn: Iterable[pa.Table] = _drawn(bundle, context)
             if not stage.is_steady and stage.bundle_rows is None:
@@ -142,11 +148,40 @@ class _Plan:
             chain = work.chained(drawn, stage.transforms)
             slices = ((work.Slice(bundle[0][0], 0, sum(table.num_rows for _, table in bundle)),),)
             call = work.Call(events.MAP, bundle[0][0], slices)
-            yield from _guarded(stage, call, blocks_out.blocks(chain, stage.block_bytes), context)
+            for table in _guarded(stage, call, blocks_out.blocks(chain, stage.block_bytes), context):
+                self._part = part
+                yield table
 
     def bundles(self, stage: stages.Map | stages.Write) -> Iterator[list[tuple[int, pa.Table]]]:
         """The blocks of each task with their numbers."""
-        return self._bundled(stage.input, stage.bundle_bytes, stage.bundle_rows)
+        if not stage.by_part:
+            return self._bundled(stage.input, stage.bundle_bytes, stage.bundle_rows)
+        is_whole = isinstance(stage, stages.Write)
+        return self._bundled_by_part(stage.input, sys.maxsize if is_whole else stage.bundle_bytes, stage.bundle_rows)
+
+    def _bundled_by_part(
+        self, stage: stages.Stage, bundle_bytes: int, bundle_rows: int | None
+    ) -> Iterator[list[tuple[int, pa.Table]]]:
+        """As `_bundled`, of one part each. The part is the latest table's when a bundle is given."""
+
+        def numbered() -> Iterator[tuple[int, int, pa.Table]]:
+            for number, table in enumerate(self.tables(stage)):
+                yield self._part, number, table
+
+        for part, some in itertools.groupby(numbered(), key=lambda one: one[0]):
+            waiting: list[tuple[int, pa.Table]] = []
+            pieces: list[Piece] = []
+            for _, number, table in some:
+                pieces.append(Piece(0, 0, table.num_rows, table.nbytes, number))
+                waiting.append((number, table))
+                count, is_full = runs.bundled(pieces, bundle_bytes, bundle_rows)
+                if is_full:
+                    self._part = part
+                    yield waiting[:count]
+                    del waiting[:count], pieces[:count]
+            if waiting:
+                self._part = part
+                yield waiting
 
     def _bundled(
         self, stage: stages.Stage, bundle_bytes: int, bundle_rows: int | None
@@ -185,7 +220,9 @@ class _Plan:
             partitions = self._divided(stage, inputs, count)
         for number, of_inputs in enumerate(partitions):
             reduced = blocks_out.blocks(stage.reduce(number, of_inputs), stage.block_bytes)
-            yield from _guarded(stage, work.Call(events.REDUCE, number), reduced, None)
+            for table in _guarded(stage, work.Call(events.REDUCE, number), reduced, None):
+                self._part = number
+                yield table
 
     def _broadcast(self, stage: stages.Exchange, whole: int, tables: list[pa.Table]) -> Iterator[pa.Table]:
         """Some blocks of the other input at a time, with all of this one."""
