@@ -43,7 +43,7 @@ def test_a_line_says_what_a_stage_has_done_and_why_it_waits() -> None:
     found.apply(events.TaskEnded(1, 1, events.Cost(), 2.0))
     read, mapped = progress.lines(found, width=120, height=9)
     assert read == "ReadParquet  ███░░░░░░░░░   25%  5,000 rows  50.0 KiB  3 tasks"
-    assert mapped == "Map(f)       ░░░░░░░░░░░░    0%  0 rows  0 B  0 tasks on 1 actors  waits for its actors"
+    assert mapped == "Map(f)       ░░░░░░░░░░░░    0%  0 rows  0 B  0 tasks on 1 actor  waits for its actors"
 
 
 def test_lines_are_no_wider_and_no_more_than_there_is_room_for() -> None:

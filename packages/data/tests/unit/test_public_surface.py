@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import pathlib
+import subprocess
 import sys
 from typing import Any
 
@@ -91,6 +94,19 @@ def test_names_have_the_homes_that_imports_expect() -> None:
     ):
         assert [name for name in module.__all__ if not hasattr(module, name)] == []
         assert len(set(module.__all__)) == len(module.__all__)
+
+
+def test_what_comes_with_its_first_use_is_what_type_checkers_see() -> None:
+    tree = ast.parse(pathlib.Path(str(data.__file__)).read_text())
+    (declared,) = (one for one in tree.body if isinstance(one, ast.If) and one.orelse == [] and len(one.body) > 5)
+    seen = {alias.name: one.module for one in declared.body if isinstance(one, ast.ImportFrom) for alias in one.names}
+    assert sorted(seen) == data.__all__
+    for name, module in seen.items():
+        assert getattr(data, name) is getattr(importlib.import_module(str(module)), name)
+    program = (
+        "import umbel.data as data, sys; print('pyarrow' in sys.modules, data.window.__name__, 'range' in dir(data))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "False umbel.data.window True\n"
 
 
 # ---- types ----
@@ -335,6 +351,17 @@ def test_a_seed_may_be_another_in_each_run() -> None:
 
 
 # ---- options of operators ----
+
+
+def test_slips_are_told_with_what_is_meant() -> None:
+    with pytest.raises(TypeError, match=r"tasks have no option 'batchsize', .*; batchsize is perhaps batch_size$"):
+        data.range(1).map_batches(dict, batchsize=3)
+    with pytest.raises(TypeError, match="the number of rows must be an integer, got '3'"):
+        data.range("3")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="from_items takes a list of rows or values, got 5"):
+        data.from_items(5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"got 'asof'; that is join_asof\(\)"):
+        data.range(1).join(data.range(1), "asof")
 
 
 def test_columns_take_options_of_tasks() -> None:

@@ -137,7 +137,7 @@ class Dataset(
 
         Runs nothing, and needs no runtime. Files are opened only as far as for reading: footers, say.
         """
-        text = explaining.explained(self._node, lambda last: running.drawn(last, self._context))
+        text = explaining.explained(self._node, self._context)
         print(text)  # noqa: T201 - this is what it is for
         return text
 
@@ -172,7 +172,8 @@ class Dataset(
         if operator is not None:
             is_of_it = pc.field(failing.COLUMN, "operator") == operator
             tables = [one for one in (table.filter(is_of_it) for table in tables) if one.num_rows]
-        return MaterializedDataset.of(tables or [pa.schema([(failing.COLUMN, failing.TYPE)]).empty_table()], "Errors")
+        none = pa.schema([(failing.COLUMN, failing.TYPE)]).empty_table()
+        return MaterializedDataset._of_tables(tables or [none], "Errors")
 
     def iterator(self) -> DataIterator:
         """What can be iterated over again and again; each time is a run."""
@@ -203,7 +204,7 @@ class MaterializedDataset(Dataset):
     _node: logical.FromBlocks
 
     @classmethod
-    def of(
+    def _of_tables(
         cls, tables: Sequence[pa.Table], what: str = "FromBlocks", *, is_chosen: bool = False
     ) -> MaterializedDataset:
         """Of tables that are here, each a block. what: the name of its operator in plans. is_chosen: somebody asked for so many
@@ -212,7 +213,7 @@ class MaterializedDataset(Dataset):
         node = logical.FromBlocks(blocks=blocks, what=what, is_chosen=is_chosen)
         return cls(node, contexts.DataContext.get_current().copy())
 
-    def parts(self, ends: Sequence[int], what: str) -> list[MaterializedDataset]:
+    def _parts(self, ends: Sequence[int], what: str) -> list[MaterializedDataset]:
         """Its rows up to each of these places, which rise. Blocks that are not cut stay where they are."""
         made: list[list[stages.Block]] = [[] for _ in ends]
         first = 0
@@ -239,13 +240,13 @@ class MaterializedDataset(Dataset):
 def _part(block: stages.Block, first: int, row_count: int) -> stages.Block:
     if row_count == block.metadata.row_count:
         return block
-    table = table_of(block).slice(first, row_count)
+    table = _table_of(block).slice(first, row_count)
     return stages.Block(
         table, stages.Metadata(row_count, sizes.size_bytes(table), table.schema, block.metadata.input_files)
     )
 
 
-def table_of(block: stages.Block) -> pa.Table:
+def _table_of(block: stages.Block) -> pa.Table:
     """Fetched, if it is not here."""
     if isinstance(block.value, pa.Table):
         return block.value

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import umbel
 from umbel import exceptions
 from umbel.data import context as contexts
+from umbel.data._api import checks
 from umbel.data._engine import stages
-from umbel.data._plan import logical, schemas
-
-ROWS_MAX: Final = (1 << 63) - 1  # that Arrow counts
+from umbel.data._plan import calls, logical
 
 
 class TaskPoolStrategy:
@@ -21,7 +23,7 @@ class TaskPoolStrategy:
     def __init__(self, size: int | None = None) -> None:
         self.size = _positive("size", size)
 
-    def compute(self) -> stages.Compute:
+    def _compute(self) -> stages.Compute:
         """As the engine takes it."""
         return stages.TaskPool(self.size)
 
@@ -74,7 +76,7 @@ class ActorPoolStrategy:
             are_calls_concurrent=bool(enable_true_multi_threading),
         )
 
-    def compute(self) -> stages.Compute:
+    def _compute(self) -> stages.Compute:
         """As the engine takes it."""
         return self._pool
 
@@ -83,7 +85,7 @@ ComputeStrategy = TaskPoolStrategy | ActorPoolStrategy
 
 
 def means(
-    function: logical.Function,
+    function: calls.Function,
     *,
     compute: ComputeStrategy | str | None,
     concurrency: int | tuple[int, int] | tuple[int, int, int] | None,
@@ -117,7 +119,7 @@ def means(
     if num_cpus is None and num_gpus:
         num_cpus = 0.0
     found = resources(options, num_cpus=num_cpus, num_gpus=num_gpus, memory=memory, are_actors=function.is_class)
-    return logical.Means(compute.compute() if compute is not None else None, found)
+    return logical.Means(compute._compute() if compute is not None else None, found)
 
 
 def plain_means(given: Mapping[str, Any]) -> logical.Means:
@@ -146,9 +148,7 @@ def of_read(given: Mapping[str, Any]) -> tuple[logical.Means, int | None]:
 
 
 def check_block_count(count: Any) -> int | None:
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-        raise ValueError(f"override_num_blocks must be 1 or more, got {count!r}")
-    return count
+    return None if count is None else checks.positive("override_num_blocks", count)
 
 
 def resources(
@@ -177,11 +177,20 @@ def resources(
             umbel.remote(**checked)(_Actor if are_actors else _task)
         except exceptions.InvalidOption as error:
             if "have no option" in str(error):
-                raise TypeError(str(error)) from None
+                raise TypeError(str(error) if "did you mean" in str(error) else f"{error}{_meant(rest)}") from None
             raise
     return stages.Resources(
         _or(wanted["num_cpus"], 1.0), _or(wanted["num_gpus"], 0.0), int(wanted["memory"] or 0), rest
     )
+
+
+def _meant(given: Iterable[str]) -> str:
+    """Which parameter of a method one of these is perhaps, misspelt."""
+    dataset = importlib.import_module("umbel.data.dataset").Dataset
+    methods = [method for _, method in inspect.getmembers(dataset, inspect.isfunction)]
+    known = {one for method in methods for one in inspect.signature(method).parameters}
+    near = [f"{one} is perhaps {found}" for one in given for found in difflib.get_close_matches(one, known - {one}, 1)]
+    return f"; {', '.join(near)}" if near else ""
 
 
 _REFUSED: Final = {
@@ -201,7 +210,7 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-def _of_concurrency(concurrency: Any, function: logical.Function) -> ComputeStrategy:
+def _of_concurrency(concurrency: Any, function: calls.Function) -> ComputeStrategy:
     warnings.warn(
         "concurrency is deprecated; use compute=TaskPoolStrategy(...) or ActorPoolStrategy(...)", DeprecationWarning, 4
     )
@@ -217,9 +226,7 @@ def _of_concurrency(concurrency: Any, function: logical.Function) -> ComputeStra
 
 
 def _positive(name: str, value: int | None) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError(f"{name} must be 1 or more, got {value!r}; omit it for no limit")
-    return value
+    return None if value is None else checks.positive(name, value, advice="; omit it for no limit")
 
 
 def seed(given: Any) -> int | contexts.RandomSeedConfig | None:
@@ -230,24 +237,3 @@ def seed(given: Any) -> int | contexts.RandomSeedConfig | None:
     if given is not None and (not isinstance(given, int) or isinstance(given, bool)):
         raise TypeError(f"seed must be an integer, a RandomSeedConfig or None, got {given!r}")
     return given
-
-
-def unused(name: str, node: logical.Node) -> str:
-    """The name, or a longer one, such that no column has it as far as that is known."""
-    schema = schemas.of(node)
-    while schema is not None and name in schema.names:
-        name += "_"
-    return name
-
-
-def keys(name: str, given: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:
-    """Names of columns, of which one may stand alone."""
-    if given is None:
-        return ()
-    several = (given,) if isinstance(given, str) else tuple(given)
-    for one in several:
-        if not isinstance(one, str):
-            raise TypeError(f"{name} must be the name of a column or a list of names, got {given!r}")
-    if len(set(several)) < len(several):
-        raise ValueError(f"{name} must name each column once, got {list(several)}")
-    return several

@@ -8,19 +8,18 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
-import pyarrow.parquet as pq
-
 from umbel.data import checkpoint as checkpoints
-from umbel.data import datasink as sinks
-from umbel.data._api import arguments, plugins
+from umbel.data._api import format_options, plugins
 from umbel.data._api import options as task_options
 from umbel.data._plan import logical
+from umbel.data._sinks import base as sinks
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from typing_extensions import Unpack
 
     from umbel.data._plan import running
+    from umbel.data._sinks import filenames
 
 
 class FileWriteOptions(TypedDict, total=False):
@@ -39,7 +38,7 @@ class FileWriteOptions(TypedDict, total=False):
     filesystem: Any
     try_create_dir: bool
     arrow_open_stream_args: Mapping[str, Any] | None
-    filename_provider: sinks.FilenameProvider | None
+    filename_provider: filenames.FilenameProvider | None
     mode: sinks.SaveMode | str
     min_rows_per_file: int | None
     max_rows_per_file: int | None
@@ -99,8 +98,10 @@ class Writing:
             "arrow_parquet_args": arrow_parquet_args,
             "arrow_parquet_args_fn": arrow_parquet_args_fn,
         }
+        import pyarrow.parquet as pq
+
         known = {*inspect.signature(pq.ParquetWriter.__init__).parameters, "row_group_size"}
-        of_format = arguments.OfFormat("arrow_parquet_args", frozenset(known - _OF_WRITERS))
+        of_format = format_options.OfFormat("arrow_parquet_args", frozenset(known - _OF_WRITERS))
         self._write_files("tables", "ParquetDatasink", path, options, own, of_format)
 
     def write_csv(
@@ -114,7 +115,7 @@ class Writing:
         """CSV files in a folder, each with a line of names. write_options: of pyarrow.csv; also in arrow_csv_args, or made in
         each task by arrow_csv_args_fn."""
         own = {"arrow_csv_args": arrow_csv_args, "arrow_csv_args_fn": arrow_csv_args_fn}
-        self._write_files("tables", "CSVDatasink", path, options, own, arguments.CSV_WRITE)
+        self._write_files("tables", "CSVDatasink", path, options, own, format_options.CSV_WRITE)
 
     def write_json(
         self,
@@ -126,7 +127,7 @@ class Writing:
     ) -> None:
         """JSON files in a folder, a row on each line."""
         own = {"pandas_json_args": pandas_json_args, "pandas_json_args_fn": pandas_json_args_fn}
-        self._write_files("json", "JSONDatasink", path, options, own, arguments.JSON_WRITE)
+        self._write_files("json", "JSONDatasink", path, options, own, format_options.JSON_WRITE)
 
     def write_numpy(
         self, path: str, *, column: str | Sequence[str] = "data", **options: Unpack[FileWriteOptions]
@@ -154,7 +155,7 @@ class Writing:
         own = {"arrow_orc_args": arrow_orc_args, "arrow_orc_args_fn": arrow_orc_args_fn}
         known = frozenset(inspect.signature(orc.ORCWriter.__init__).parameters) - _OF_WRITERS
         self._write_files(
-            "tables", "ORCDatasink", path, options, own, arguments.OfFormat("arrow_orc_args", frozenset(known))
+            "tables", "ORCDatasink", path, options, own, format_options.OfFormat("arrow_orc_args", frozenset(known))
         )
 
     def write_images(
@@ -165,7 +166,7 @@ class Writing:
 
     def write_tfrecords(self, path: str, **options: Unpack[FileWriteOptions]) -> None:
         """TFRecord files of tf.train.Example, a feature for each column. No TensorFlow is needed."""
-        given = arguments.without(
+        given = format_options.without(
             options, "write_tfrecords", "tf_schema", "cast the columns before, with_column(...cast())"
         )
         self._write_files("tfrecords", "TFRecordDatasink", path, given, {})
@@ -307,7 +308,7 @@ class Writing:
         path: str,
         options: Mapping[str, Any],
         own: Mapping[str, Any],
-        of_format: arguments.OfFormat | None = None,
+        of_format: format_options.OfFormat | None = None,
         **always: Any,
     ) -> None:
         """own: options of the format, of which None is left out; always: those of which it is not. of_format: those that go on to
@@ -319,7 +320,7 @@ class Writing:
         unknown = [one for one in rest if one not in FileWriteOptions.__annotations__]
         if unknown:
             known = {*FileWriteOptions.__annotations__, *own, *(() if of_format is None else of_format.known)}
-            raise TypeError(arguments.unknown(_CALLED[name], unknown[0], known))
+            raise TypeError(format_options.unknown(_CALLED[name], unknown[0], known))
         given |= {one: value for one, value in rest.items() if value is not None}
         of_tasks = {
             "concurrency": given.pop("concurrency", None),

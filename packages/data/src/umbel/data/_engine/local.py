@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from umbel import exceptions
-from umbel.data._engine import blocks_out, events, exchanges, failures, mixing, runs, stages, task_context, work
+from umbel.data._engine import blocks_out, events, exchanges, failures, flow, mixing, runs, stages, task_context, work
 from umbel.data._engine.events import Piece
 
 SMALL_BYTES = 64 << 20  # takes kernels a tenth of a second or so: what starting workers takes
@@ -169,35 +169,15 @@ class _Plan:
                 yield self._part, number, table
 
         for part, some in itertools.groupby(numbered(), key=lambda one: one[0]):
-            waiting: list[tuple[int, pa.Table]] = []
-            pieces: list[Piece] = []
-            for _, number, table in some:
-                pieces.append(Piece(0, 0, table.num_rows, table.nbytes, number))
-                waiting.append((number, table))
-                count, is_full = runs.bundled(pieces, bundle_bytes, bundle_rows)
-                if is_full:
-                    self._part = part
-                    yield waiting[:count]
-                    del waiting[:count], pieces[:count]
-            if waiting:
+            for bundle in _bundles(((number, table) for _, number, table in some), bundle_bytes, bundle_rows):
                 self._part = part
-                yield waiting
+                yield bundle
 
     def _bundled(
         self, stage: stages.Stage, bundle_bytes: int, bundle_rows: int | None
     ) -> Iterator[list[tuple[int, pa.Table]]]:
         """Of the blocks of a stage, as the scheduler puts them together if nothing is urgent."""
-        waiting: list[tuple[int, pa.Table]] = []
-        pieces: list[Piece] = []
-        for number, table in enumerate(self.tables(stage)):
-            pieces.append(Piece(0, 0, table.num_rows, table.nbytes, number))
-            waiting.append((number, table))
-            count, is_full = runs.bundled(pieces, bundle_bytes, bundle_rows)
-            if is_full:
-                yield waiting[:count]
-                del waiting[:count], pieces[:count]
-        if waiting:
-            yield waiting
+        return _bundles(enumerate(self.tables(stage)), bundle_bytes, bundle_rows)
 
     def guarded(self, stage: stages.Stage, kind: str, number: int, call: Callable[[], Any]) -> Any:
         (found,) = _guarded(stage, work.Call(kind, number), (call() for _ in range(1)), None)
@@ -305,6 +285,28 @@ class _Plan:
             some = [table, *(one.slice(at, table.num_rows) for one in whole)]
             at += table.num_rows
             yield self.guarded(stage, events.ZIP, number, functools.partial(stage.combine, some))
+
+
+def _bundles(
+    numbered: Iterable[tuple[int, pa.Table]], bundle_bytes: int, bundle_rows: int | None
+) -> Iterator[list[tuple[int, pa.Table]]]:
+    """As `runs.bundled` puts them together."""
+    waiting: list[tuple[int, pa.Table]] = []
+    edge = flow.Edge()
+    for number, table in numbered:
+        edge.push(Piece(0, 0, table.num_rows, table.nbytes, number))
+        waiting.append((number, table))
+        there, wanted = (edge.size_bytes, bundle_bytes) if bundle_rows is None else (edge.row_count, bundle_rows)
+        if there < wanted and len(waiting) < runs.BUNDLE_PIECES_MAX:  # without looking at each
+            continue
+        count, is_full = runs.bundled(edge.pieces, bundle_bytes, bundle_rows)
+        if is_full:
+            yield waiting[:count]
+            del waiting[:count]
+            for _ in range(count):
+                edge.pop()
+    if waiting:
+        yield waiting
 
 
 def _bytes_of(tables: Iterable[pa.Table]) -> int:

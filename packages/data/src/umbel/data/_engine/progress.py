@@ -9,7 +9,6 @@ that needs no library, and one that redraws by itself would have a thread that d
 from __future__ import annotations
 
 import contextlib
-import html
 import importlib
 import os
 import sys
@@ -68,6 +67,8 @@ class Notebook:
         return 120, 40
 
     def show(self, lines: list[str]) -> None:
+        import html
+
         text = "\n".join(lines)
         data = {"text/plain": text, "text/html": f"<pre>{html.escape(text)}</pre>"}
         if self._handle is None:
@@ -174,9 +175,14 @@ def _line(run: runs.Run, name_chars: int, width: int) -> str:
     ]
     again = stats.tasks_retried + stats.tasks_repeated
     if not run.is_closed:
-        cells.append(f"{len(run.tasks)} tasks{f' on {run.pool.count} actors' if run.pool is not None else ''}")
+        actors = "" if run.pool is None else f" on {_counted(run.pool.count, 'actor')}"
+        cells.append(f"{_counted(len(run.tasks), 'task')}{actors}")
     if again:
         cells.append(f"{again} tried again")
     if run.reason and not run.is_closed and not (run.reason == "tasks" and run.tasks):
         cells.append(reports.WAITS.get(run.reason, run.reason))
     return "  ".join(cells)[:width]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

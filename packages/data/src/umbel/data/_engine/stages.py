@@ -15,14 +15,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+import pyarrow as pa
 
+from umbel.data._engine import blocks_out
+
+if TYPE_CHECKING:
     import umbel
 
 MIB = 1 << 20
 
-Transform = Callable[["Iterator[pa.Table]"], "Iterable[pa.Table]"]
+Transform = Callable[[Iterator[pa.Table]], Iterable[pa.Table]]
 """Takes the blocks of one task in order, and gives what becomes of them. Lazy: it draws the next block when it wants it.
 `task_context.current()` tells it which block it has drawn."""
 
@@ -106,10 +108,19 @@ class Metadata:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A table, in memory or in the store. A reference is to a table, or to what `work.pack` made of one."""
+    """A table, in memory or in the store. A reference is to a table, or to what `blocks_out.pack` made of one. Travels without
+    what its table shares with others: pickling writes whole buffers, and so all of a table for each of its slices."""
 
     value: pa.Table | umbel.ObjectRef[Any]
     metadata: Metadata
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        is_here = isinstance(self.value, pa.Table)
+        return _arrived, (blocks_out.pack(self.value) if is_here else self.value, self.metadata)
+
+
+def _arrived(value: Any, metadata: Metadata) -> Block:
+    return Block(blocks_out.unpack(value) if isinstance(value, bytes) else value, metadata)
 
 
 @dataclass(frozen=True, eq=False)

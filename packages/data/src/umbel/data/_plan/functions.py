@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from umbel.data._blocks import batches, columns, owning, rows, sizes
-from umbel.data._plan import calls, failing, logical, unchanged
+from umbel.data._plan import calls, failing, unchanged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,7 +30,7 @@ class RowCalls:
     """A function of rows. See `logical.MapRows`. is_alone: no other thread calls what was made of a class meanwhile."""
 
     operator: str
-    function: logical.Function
+    function: calls.Function
     kind: str
     on_error: str = "raise"
     is_alone: bool = False
@@ -132,7 +132,7 @@ class BatchCalls:
     """A function of batches. See `logical.MapBatches`, and `RowCalls`."""
 
     operator: str
-    function: logical.Function
+    function: calls.Function
     batch_size: int | str | None
     batch_format: Any
     zero_copy: bool
@@ -212,7 +212,7 @@ def transform(function_calls: RowCalls | BatchCalls) -> Any:
     return stages.Made(function_calls.bound) if function_calls.function.is_class else function_calls
 
 
-def _callable(function: logical.Function, *, is_alone: bool) -> Callable[[Any], Any]:
+def _callable(function: calls.Function, *, is_alone: bool) -> Callable[[Any], Any]:
     call = function.call
     if function.is_class:
         call = call(*function.constructor_args, **function.constructor_kwargs)

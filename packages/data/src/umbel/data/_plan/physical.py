@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from umbel.data import context
-from umbel.data import datasink as sinks
 from umbel.data._blocks import grouping, shuffling
 from umbel.data._engine import placing, stages
-from umbel.data._plan import functions, kernels, logical, retrying, rules, schemas
+from umbel.data._plan import block_kernels, functions, kernels, logical, retrying, rules, schemas
+from umbel.data._sinks import base as sinks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -90,7 +90,9 @@ class _Planner:
         for one in node.inputs:
             own = self.schema(one)
             is_other = schema is not None and own is not None and not own.equals(schema)
-            made.append(self.linked(one, Link("Conform", kernels.Conformed(schema))) if is_other else self.stage(one))
+            made.append(
+                self.linked(one, Link("Conform", block_kernels.Conformed(schema))) if is_other else self.stage(one)
+            )
         return tuple(made)
 
     def linked(self, node: logical.Node, link: Link) -> stages.Stage:
@@ -244,7 +246,7 @@ def _(node: logical.FromBlocks, planner: _Planner) -> stages.Stage:
     schema = planner.schema(node)
     if schema is None or all(schema.equals(block.metadata.schema) for block in node.blocks):
         return made
-    link = Link("Conform", kernels.Conformed(schema), is_steady=True, block_bytes=0)
+    link = Link("Conform", block_kernels.Conformed(schema), is_steady=True, block_bytes=0)
     return planner.mapped(made, link)
 
 
@@ -335,7 +337,7 @@ def _(node: logical.Project, planner: _Planner) -> stages.Stage:
 
 @_lower.register
 def _(node: logical.Rename, planner: _Planner) -> stages.Stage:
-    return planner.linked(node.input, Link(node.name, kernels.Renamed(node.names)))
+    return planner.linked(node.input, Link(node.name, block_kernels.Renamed(node.names)))
 
 
 @_lower.register
@@ -351,14 +353,14 @@ def _(node: logical.Limit, planner: _Planner) -> stages.Stage:
         schema = planner.schema(node)
         empty = [] if schema is None else [stages.Block(schema.empty_table(), stages.Metadata(0, 0, schema))]
         return stages.Input(blocks=empty, name=node.name)
-    before = planner.linked(node.input, Link(node.name, kernels.Head(node.row_count)))
+    before = planner.linked(node.input, Link(node.name, block_kernels.Head(node.row_count)))
     return stages.Limit(input=before, row_count=node.row_count, name=node.name)
 
 
 @_lower.register
 def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
     if node.block_rows is not None and not node.is_strict:
-        link = Link(node.name, kernels.Rebatched(node.block_rows), bundle_rows=node.block_rows, block_bytes=0)
+        link = Link(node.name, block_kernels.Rebatched(node.block_rows), bundle_rows=node.block_rows, block_bytes=0)
         return planner.linked(node.input, link)
     before = planner.stage(node.input)
     if node.block_rows is not None:
@@ -376,7 +378,6 @@ def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
         return planner.exchange(node.name, [before], how, together, partition_count=node.block_count)
     if node.shuffles:
         seed = _seed(None, 0)
-        planner.goes_by_place = True
         how = kernels.AtRandom(seed)
         return planner.exchange(node.name, [before], how, kernels.Shuffled(seed), partition_count=node.block_count)
     return planner.exchange(
@@ -398,7 +399,7 @@ def _(node: logical.RandomizeBlocks, planner: _Planner) -> stages.Stage:
 @_lower.register
 def _(node: logical.RandomShuffle, planner: _Planner) -> stages.Stage:
     seed = _seed(node.seed, planner.sizes.epoch)
-    planner.goes_by_place = True
+    planner.goes_by_place |= node.seed is not None  # else each run differs, and nothing need wait for it not to
     return planner.exchange(
         node.name,
         [planner.stage(node.input)],
@@ -565,7 +566,7 @@ def _(node: logical.Write, planner: _Planner) -> stages.Stage:
         name=node.name,
         input=_by_part(before) if by_part else before,
         by_part=by_part,
-        write=kernels.Written(sink),
+        write=block_kernels.Written(sink),
         begin=functools.partial(sink.on_write_start, schemas.of(node.input)),
         commit=commit,
         abort=abort,

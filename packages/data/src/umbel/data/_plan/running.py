@@ -10,18 +10,19 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import umbel
 from umbel.data._blocks import sizes
 from umbel.data._engine import blocks_out, executor, local, reports, stages
-from umbel.data._plan import checkpoints, counts, explaining, logical, physical, rules
+from umbel.data._plan import counts, logical, physical, rules
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from umbel.data import context as contexts
+    from umbel.data._plan import checkpoints
 
 
 logger = logging.getLogger("umbel.data")
@@ -42,14 +43,18 @@ class Run:
     ) -> None:
         self.name = name
         self._last = rules.optimized(last)
-        self._checkpoint = checkpoints.opened(last, context.checkpoint_config)
+        self._checkpoint: checkpoints.Checkpoint | None = None
         self._parallelism = context.read_op_min_num_blocks or 2 * _cpu_count()
-        if self._checkpoint is not None:
-            self._parallelism = (
-                self._checkpoint.parallelism
-                or context.read_op_min_num_blocks
-                or checkpoints.PARTS_PER_CPU * _cpu_count()
-            )
+        if isinstance(last, logical.Write):
+            from umbel.data._plan import checkpoints  # with file systems and more, which only writes need
+
+            self._checkpoint = checkpoints.opened(last, context.checkpoint_config)
+            if self._checkpoint is not None:
+                self._parallelism = (
+                    self._checkpoint.parallelism
+                    or context.read_op_min_num_blocks
+                    or checkpoints.PARTS_PER_CPU * _cpu_count()
+                )
         self.plan = staged(
             self._last,
             context,
@@ -255,35 +260,6 @@ def staged(
         epoch=epoch,
     )
     return physical.stage_of(last, made)
-
-
-def drawn(last: logical.Node, context: contexts.DataContext) -> str:
-    """The stages, the first first, with what each takes its blocks from and how it runs."""
-    plan = staged(last, context)
-    ordered = stages.ordered(plan)
-    numbers = {id(stage): number for number, stage in enumerate(ordered, 1)}
-    lines = []
-    for stage in ordered:
-        inputs = ", ".join(str(numbers[id(one)]) for one in stage.inputs)
-        lines.append(
-            f"{numbers[id(stage)]}. {stage.name}{f'  of {inputs}' if inputs else ''}{_broadcast(stage, numbers)}"
-        )
-        lines.append(f"   {explaining.means(stage)}")
-    if local.is_suitable(plan, context.local_bytes_max):
-        lines.append("All of it is built-in and little: it runs in this process, without workers.")
-    return "\n".join(lines)
-
-
-def _broadcast(stage: stages.Stage, numbers: Mapping[int, int]) -> str:
-    """Of a join, which side goes to every task, or may."""
-    if not isinstance(stage, stages.Exchange) or not stage.whole or not stage.broadcast_bytes:
-        return ""
-    limit = stage.broadcast_bytes
-    named = [str(numbers[id(stage.inputs[side])]) for side in stage.whole]
-    known = physical.estimated_bytes(stage.inputs[stage.whole[0]])
-    if limit == sys.maxsize or (known is not None and known <= limit):
-        return f"; {named[0]} goes whole to every task"
-    return f"; {' or else '.join(named)} goes whole to every task if it has at most {reports.sized(limit)}"
 
 
 def _cpu_count() -> int:

@@ -80,7 +80,7 @@ def taken_from(waiting: queue.SimpleQueue[Any], timeout_s: float | None) -> Any:
     return found[0] if found else None
 
 
-class Run:
+class DrivenRun:
     """One run of one plan. What comes from other threads comes by `inbox`; all else is the driving thread's.
 
     deliver: called with (consumer, delivery number, block).
