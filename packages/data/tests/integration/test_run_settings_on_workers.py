@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pathlib
 import threading
 import time
 from collections.abc import Iterator
@@ -214,3 +215,21 @@ def test_an_actor_calls_its_function_once_at_a_time_unless_told_otherwise(
     ds = data.range(8, override_num_blocks=8).materialize().map(Busy, compute=pool)
     most = max(row["at"] for row in ds.take_all())
     assert most > 1 if is_concurrent else most == 1
+
+
+# ---- files ----
+
+
+def test_parts_that_were_asked_for_are_files(nodes: dict[str, str], tmp_path: pathlib.Path) -> None:
+    made = {
+        "read": data.range(90, override_num_blocks=3).map(dict),
+        "moved": data.range(90, override_num_blocks=7).map(dict).repartition(3),
+        "after": data.range(90).map(dict).repartition(3).map(dict).filter(lambda row: True),
+        "alike": data.range(90, override_num_blocks=3).map_batches(lambda batch: batch, batch_size=None),
+    }
+    with context.DataContext.current(context.DataContext(target_max_block_size=80)):
+        made["small"] = data.range(90).repartition(3).map(dict)
+    for name, ds in made.items():
+        ds.write_csv(str(tmp_path / name))
+        found = [len(one.read_text().splitlines()) - 1 for one in sorted((tmp_path / name).iterdir())]
+        assert found == [30, 30, 30], name

@@ -13,7 +13,9 @@ import pytest
 import reading
 import writing
 
-from umbel.data import datasink, datasource
+from umbel import data
+from umbel.data import datasink, datasource, expressions
+from umbel.data._plan import logical, physical
 from umbel.data._sinks import base, files
 from umbel.data._sinks.tables import ParquetDatasink
 from umbel.data._sources import filesystems, parquet
@@ -40,7 +42,7 @@ def ids(directory: Path | str, **options: Any) -> list[int]:
 def test_each_task_makes_a_file_and_nothing_else_stays(tmp_path: Path) -> None:
     target = tmp_path / "new" / "out"
     result = writing.write(ParquetDatasink(str(target)), [block(1, 2), block(3)], [block(4)], [])
-    assert visible(target) == ["U_000000_000000.parquet", "U_000001_000000.parquet"]
+    assert visible(target) == ["U_000000.parquet", "U_000001.parquet"]
     assert [path.name.startswith(".") for path in target.iterdir()] == [False, False]
     assert ids(target) == [1, 2, 3, 4]
     assert (result.num_rows, result.size_bytes) == (4, 32)
@@ -81,7 +83,7 @@ def test_a_task_that_is_tried_again_writes_nothing_twice(tmp_path: Path) -> None
     sink.write([block(1), block(2)], datasink.WriteContext(0))
     heard = base.write_task(sink, [block(1), block(2)], datasink.WriteContext(0))
     sink.on_write_complete(heard)
-    assert visible(tmp_path) == ["U_000000_000000.parquet", "U_000000_000001.parquet"]
+    assert visible(tmp_path) == ["U_000000.parquet", "U_000000_000001.parquet"]
     assert ids(tmp_path) == [1, 2]
 
 
@@ -163,7 +165,7 @@ def test_partitions_become_directories_and_come_back(tmp_path: Path) -> None:
     writing.write(ParquetDatasink(str(tmp_path), partition_cols=["k", "n"]), [table.slice(0, 3), table.slice(3)])
     assert visible(tmp_path) == [
         "k=__HIVE_DEFAULT_PARTITION__/n=2/U_000000_000002.parquet",
-        "k=a/n=1/U_000000_000000.parquet",
+        "k=a/n=1/U_000000.parquet",
         "k=b/n=1/U_000000_000001.parquet",
         "k=x%2Fy %3Dz/n=__HIVE_DEFAULT_PARTITION__/U_000000_000003.parquet",
     ]
@@ -237,7 +239,7 @@ class Lines(files.BlockBasedFileDatasink):
 def test_files_are_called_as_the_provider_says(tmp_path: Path) -> None:
     writing.write(Lines(str(tmp_path), filename_provider=Prefixed("mine")), [pa.table({"t": ["a"]})])
     (path,) = tmp_path.iterdir()
-    assert re.fullmatch(r"mine-[0-9a-f]{32}-0_000000\.txt\.gz", path.name)
+    assert re.fullmatch(r"mine-[0-9a-f]{32}-0\.txt\.gz", path.name)
     assert pa.input_stream(path, compression="gzip").read() == b"a\n", "the ending says how it is compressed"
 
 
@@ -295,7 +297,7 @@ def test_files_of_fsspec_are_written_and_renamed() -> None:
     writing.write(ParquetDatasink("memory://sinks/out", partition_cols=["k"]), [pa.table({"id": [1, 2], "k": [1, 2]})])
     memory = fsspec.filesystem("memory")
     names = [re.sub(r"[0-9a-f]{32}", "U", path) for path in memory.find("/sinks/out")]
-    assert names == ["/sinks/out/k=1/U_000000_000000.parquet", "/sinks/out/k=2/U_000000_000001.parquet"]
+    assert names == ["/sinks/out/k=1/U_000000.parquet", "/sinks/out/k=2/U_000000_000001.parquet"]
     assert ids("memory://sinks/out") == [1, 2]
 
 
@@ -392,3 +394,60 @@ def test_compression_and_other_arguments_reach_the_writer(tmp_path: Path) -> Non
 
 def _gzip() -> dict[str, Any]:
     return {"compression": "gzip"}
+
+
+# ---- how many files ----
+
+
+def read_back(folder: Path) -> list[list[int]]:
+    """The numbers in each file, in the order of the files' names."""
+    return [pq.read_table(path)["id"].to_pylist() for path in sorted(folder.iterdir())]
+
+
+def test_parts_that_were_asked_for_are_files(tmp_path: Path) -> None:
+    items = [{"id": number} for number in range(9)]
+    thirds = [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    made = {
+        "read": data.range(9, override_num_blocks=3),
+        "items": data.from_items(items, override_num_blocks=3),
+        "repartitioned": data.range(9).repartition(3),
+        "after": data.range(9).repartition(3).filter(expr="id >= 0").rename_columns({"id": "id"}),
+    }
+    for name, ds in made.items():
+        ds.write_parquet(str(tmp_path / name))
+        assert read_back(tmp_path / name) == thirds, name
+    made["read"].write_parquet(str(tmp_path / "more"), min_rows_per_file=5)
+    assert read_back(tmp_path / "more") == [[0, 1, 2, 3, 4, 5], [6, 7, 8]]
+    data.range(3).repartition(5).write_parquet(str(tmp_path / "few"))
+    assert read_back(tmp_path / "few") == [[0], [1], [2]]
+    data.range(9, override_num_blocks=3).filter(expr="id < 0").write_parquet(str(tmp_path / "none"))
+    assert read_back(tmp_path / "none") == [[]]
+    data.range(9).write_parquet(str(tmp_path / "any"))
+    assert read_back(tmp_path / "any") == [[*range(9)]]
+
+
+def test_large_parts_are_not_kept_until_they_are_whole() -> None:
+    def is_by_part(bytes_of_part: int | None) -> bool:
+        class Source(datasource.Datasource):
+            def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None) -> Any:
+                known = datasource.BlockMetadata(num_rows=1, size_bytes=bytes_of_part)
+                return [datasource.ReadTask(lambda: [pa.table({"id": [1]})], known)] * parallelism
+
+        ds = data.read_datasource(Source(), override_num_blocks=2).map(dict)
+        stage = physical.stage_of(logical.Write(input=ds._node, sink=base.DummyOutputDatasink()), physical.Sizes())
+        return bool(stage.by_part)  # type: ignore[union-attr]
+
+    assert [is_by_part(1 << 20), is_by_part(1 << 30), is_by_part(None)] == [True, False, False]
+
+
+def test_a_part_of_many_blocks_is_one_file(tmp_path: Path) -> None:
+    small = data.DataContext(target_max_block_size=16)
+    with data.DataContext.current(small):
+        data.range(12, override_num_blocks=2).write_parquet(str(tmp_path / "read"))
+        data.range(12).repartition(2).with_column("id", expressions.col("id") + 1).write_parquet(
+            str(tmp_path / "moved")
+        )
+        data.range(12).repartition(2).sort("id").write_parquet(str(tmp_path / "sorted"))
+    assert read_back(tmp_path / "read") == [[*range(6)], [*range(6, 12)]]
+    assert read_back(tmp_path / "moved") == [[*range(1, 7)], [*range(7, 13)]]
+    assert [one for some in read_back(tmp_path / "sorted") for one in some] == [*range(12)]

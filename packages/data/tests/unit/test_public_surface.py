@@ -318,6 +318,12 @@ def test_summary_takes_other_aggregations_for_a_type() -> None:
     ]
 
 
+def test_the_sum_of_one_column_is_a_value() -> None:
+    ds = data.from_items(ROWS)
+    assert [ds.sum("x"), ds.sum(["x"]), data.range(4).sum(), data.range(4).mean()] == [7.0, 7.0, 6, 1.5]
+    assert ds.max(["id", "x"]) == {"max(id)": 2, "max(x)": 4.0}
+
+
 # ---- mixing, seeds ----
 
 
@@ -451,6 +457,37 @@ def test_blocks_of_frames_and_dictionaries() -> None:
     assert block.BlockAccessor.for_block(frame).to_pandas().equals(frame)
 
 
+class _Frames(datasource.FileBasedDatasource):
+    def _read_stream(self, f: pa.NativeFile, path: str) -> Any:
+        import pandas as pd
+
+        yield pd.DataFrame({"text": [f.read().decode()]})
+
+
+def test_readers_may_give_frames(tmp_path: pathlib.Path) -> None:
+    pd = pytest.importorskip("pandas")
+
+    class Source(datasource.Datasource):
+        def get_read_tasks(self, parallelism: int, per_task_row_limit: int | None = None) -> list[datasource.ReadTask]:
+            known = block.BlockMetadata(num_rows=2, size_bytes=16)
+            return [datasource.ReadTask(lambda: [pd.DataFrame({"a": [1, 2]})], known, None, per_task_row_limit)]
+
+    assert rows_of(data.read_datasource(Source())) == [{"a": 1}, {"a": 2}]
+    assert data.read_datasource(Source()).take(1) == [{"a": 1}]
+    (tmp_path / "a.txt").write_text("x")
+    assert rows_of(data.read_datasource(_Frames(str(tmp_path), include_paths=True))) == [
+        {"text": "x", "path": str(tmp_path / "a.txt")}
+    ]
+    with pytest.raises(TypeError, match=r"a reader gave int; it must give pyarrow.Table"):
+        list(datasource.ReadTask(lambda: [3], block.BlockMetadata())())  # type: ignore[list-item]
+
+
+def test_metadata_is_made_as_for_ray() -> None:
+    made = block.BlockMetadata(2, 16, None, None, ["a"])  # type: ignore[arg-type]
+    assert made == block.BlockMetadata(num_rows=2, size_bytes=16, input_files=("a",))
+    assert block.BlockMetadata(num_rows=None, size_bytes=None, exec_stats=None, input_files=None).input_files == ()  # type: ignore[arg-type]
+
+
 def test_columns_of_blocks_are_computed_with() -> None:
     table = pa.table({"x": [1, None, 4, 4], "l": [[1], [2, 3], None, []]})
     found = block.BlockAccessor.for_block(table)
@@ -518,6 +555,12 @@ def test_tensors_are_made_of_tables_by_the_usual_collate_fn() -> None:
 def test_errors_of_functions_have_a_name() -> None:
     assert data_exceptions.UserCodeException is exceptions.UmbelTaskError
     assert issubclass(data_exceptions.ExpressionZeroDivisionError, ZeroDivisionError)
+    with pytest.warns(DeprecationWarning, match="use UserCodeException"):
+        assert data_exceptions.RayDataUserCodeException is data_exceptions.UserCodeException
+    with pytest.raises(AttributeError, match=r"ExecutionTimeoutError': no run ends because nothing moves"):
+        data_exceptions.ExecutionTimeoutError  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no 'Nothing'$"):
+        data_exceptions.Nothing  # noqa: B018
 
 
 # ---- sources and sinks of others ----

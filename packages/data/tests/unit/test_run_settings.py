@@ -85,6 +85,9 @@ def test_old_names_are_told_and_mean_what_they_did() -> None:
     for name, known in {"DatasetContext": data.DataContext, "DatasetIterator": data.DataIterator}.items():
         with pytest.warns(DeprecationWarning, match=f"{name} is an old name"):
             assert getattr(data, name) is known
+    with pytest.warns(DeprecationWarning, match="use DataContext"):
+        assert context.DatasetContext is data.DataContext
+    assert data.range(1).get_stats_summary(detail=True) == {}
 
 
 def test_resources_are_changed_by_copies() -> None:

@@ -30,19 +30,24 @@ DataBatch: TypeAlias = Union[pa.Table, "pd.DataFrame", "pl.DataFrame", Mapping[s
 """Some rows, as a function takes or returns them."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True)
 class BlockMetadata:
-    """What is known of a block without having it.
+    """What is known of a block without having it. The order of its fields is that of Ray's.
 
     num_rows, size_bytes: None where they are not known yet. size_bytes is that of the rows, not of what is shared with others.
     input_files: those that its rows came from, as far as that is kept.
     exec_stats: of the task that made it, by name: seconds as `..._s`, bytes as `..._bytes`; None for one that no task made.
+    task_exec_stats: Ray's; nothing here makes or reads it.
     """
 
     num_rows: int | None = None
     size_bytes: int | None = None
-    input_files: tuple[str, ...] = ()
     exec_stats: Mapping[str, float] | None = None
+    task_exec_stats: Any = None
+    input_files: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input_files", tuple(self.input_files or ()))
 
 
 class BlockAccessor:

@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from umbel.data import _settings as settings
 from umbel.data import checkpoint
@@ -276,7 +276,10 @@ _OLD_NAMES: Final = {
 }
 
 
-def __getattr__(name: str) -> NoReturn:
+def __getattr__(name: str) -> Any:
+    if name == "DatasetContext":
+        warnings.warn("DatasetContext is an old name; use DataContext", DeprecationWarning, stacklevel=2)
+        return DataContext
     advice = f": {settings.CLASSES[name]}" if name in settings.CLASSES else ""
     raise AttributeError(f"umbel.data.context has no {name!r}{advice}")
 

@@ -159,8 +159,9 @@ class Dataset(
         """
         return reports.Stats() if self._latest is None else self._latest.stats()
 
-    def get_stats_summary(self) -> reports.Stats:
-        """The same as `stats`."""
+    def get_stats_summary(self, detail: bool = False) -> reports.Stats:
+        """The same as `stats`, which has all there is: detail, of Ray, makes no difference."""
+        del detail
         return self.stats()
 
     def errors(self, operator: str | None = None) -> MaterializedDataset:
@@ -205,10 +206,14 @@ class MaterializedDataset(Dataset):
     _node: logical.FromBlocks
 
     @classmethod
-    def _of_tables(cls, tables: Sequence[pa.Table], what: str = "FromBlocks") -> MaterializedDataset:
-        """Of tables that are here, each a block. what: the name of its operator in plans."""
+    def _of_tables(
+        cls, tables: Sequence[pa.Table], what: str = "FromBlocks", *, is_chosen: bool = False
+    ) -> MaterializedDataset:
+        """Of tables that are here, each a block. what: the name of its operator in plans. is_chosen: somebody asked for so many
+        blocks."""
         blocks = [stages.Block(one, stages.Metadata(one.num_rows, sizes.size_bytes(one), one.schema)) for one in tables]
-        return cls(logical.FromBlocks(blocks=blocks, what=what), contexts.DataContext.get_current().copy())
+        node = logical.FromBlocks(blocks=blocks, what=what, is_chosen=is_chosen)
+        return cls(node, contexts.DataContext.get_current().copy())
 
     def _parts(self, ends: Sequence[int], what: str) -> list[MaterializedDataset]:
         """Its rows up to each of these places, which rise. Blocks that are not cut stay where they are."""

@@ -206,17 +206,18 @@ def from_torch(dataset: Any, local_read: bool = False, **options: Unpack[TaskOpt
     return _of_several([*task()], "FromTorch", options.get("override_num_blocks"))
 
 
-def from_huggingface(dataset: Any, *, override_num_blocks: int | None = None) -> Dataset:
-    """Of a Hugging Face dataset, whose Arrow tables become blocks without a copy. Of an iterable one each shard is read by a
-    task."""
+def from_huggingface(dataset: Any, **options: Unpack[TaskOptions]) -> Dataset:
+    """Of a Hugging Face dataset, whose Arrow tables become blocks without a copy; of the options, override_num_blocks is heeded.
+    Of an iterable one each shard is read by a task."""
+    _, block_count = task_options.of_read(options)
     if isinstance(dataset, dict):
         raise ValueError(
             f"this is a dictionary of datasets, {[*dataset.keys()]}; give one of them, such as ds[{next(iter(dataset), '')!r}]"
         )
     if not hasattr(dataset, "__len__"):
-        return read_datasource(_kind("huggingface", "HuggingFaceDatasource")(dataset))
+        return read_datasource(_kind("huggingface", "HuggingFaceDatasource")(dataset), **options)
     table = dataset.with_format("arrow")[:]
-    return _of_table(_arrow(table).replace_schema_metadata(None), "FromHuggingFace", override_num_blocks)
+    return _of_table(_arrow(table).replace_schema_metadata(None), "FromHuggingFace", block_count)
 
 
 def _of_references(refs: Any, what: str, *, column: str | None = None) -> MaterializedDataset:
@@ -255,7 +256,7 @@ def _of_several(tables: Sequence[pa.Table], what: str, block_count: int | None) 
         whole = schemas.concat(tables)
         ends = [whole.num_rows * number // block_count for number in builtins.range(block_count + 1)]
         tables = [whole.slice(first, last - first) for first, last in itertools.pairwise(ends)]
-    return MaterializedDataset._of_tables(tables, what)
+    return MaterializedDataset._of_tables(tables, what, is_chosen=block_count is not None)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -228,10 +228,11 @@ class Consumption:
         if not names:
             names = tuple(self.columns() or ())
         found = self._one(*map(kind, names))
-        return next(iter(found.values())) if isinstance(on, str) else found
+        return next(iter(found.values())) if len(found) == 1 else found
 
     def sum(self, on: str | Sequence[str] | None = None, ignore_nulls: bool = True) -> Any:
-        """Of a column, or a dictionary for several, by "sum(name)"; of all if none is named. None where there is no value.
+        """Of a column, or a dictionary for several, by "sum(name)"; of all if none is named. None where there is no value. Of one
+        column it is the value itself, however it is named.
 
         ignore_nulls: False makes it None where there is any null. Raises KeyError, TypeError for a column that is not of numbers
         or durations, and OverflowError where a sum of integers or decimals does not fit."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -78,6 +79,7 @@ class _Plan:
     def __init__(self, plan: stages.Stage, figures: Figures | None) -> None:
         self._figures = {} if figures is None else figures
         self._above_s = self._above_cpu_s = 0.0  # spent in what the stage that is asked now asks itself
+        self._part = -1  # of the latest table: which part of a read, block that was there, or partition it is of
         counts: dict[stages.Stage, int] = {}
         for stage in stages.ordered(plan):
             for one in stage.inputs:
@@ -116,7 +118,8 @@ class _Plan:
             yield one
 
     def _input(self, stage: stages.Input) -> Iterator[pa.Table]:
-        for block in stage.blocks:
+        for number, block in enumerate(stage.blocks):
+            self._part = number
             yield block.value
 
     def _read(self, stage: stages.Read) -> Iterator[pa.Table]:
@@ -131,10 +134,13 @@ class _Plan:
 
             chain = work.chained(drawn(), stage.transforms)
             call = work.Call(events.READ, number, input_files=files)
-            yield from _guarded(stage, call, blocks_out.blocks(chain, stage.block_bytes), context)
+            for table in _guarded(stage, call, blocks_out.blocks(chain, stage.block_bytes), context):
+                self._part = number
+                yield table
 
     def _map(self, stage: stages.Map) -> Iterator[pa.Table]:
         for bundle in self.bundles(stage):
+            part = self._part
             context = task_context.TaskContext(stage.name)
             drawn: Iterable[pa.Table] = _drawn(bundle, context)
             if not stage.is_steady and stage.bundle_rows is None:
@@ -142,32 +148,36 @@ class _Plan:
             chain = work.chained(drawn, stage.transforms)
             slices = ((work.Slice(bundle[0][0], 0, sum(table.num_rows for _, table in bundle)),),)
             call = work.Call(events.MAP, bundle[0][0], slices)
-            yield from _guarded(stage, call, blocks_out.blocks(chain, stage.block_bytes), context)
+            for table in _guarded(stage, call, blocks_out.blocks(chain, stage.block_bytes), context):
+                self._part = part
+                yield table
 
     def bundles(self, stage: stages.Map | stages.Write) -> Iterator[list[tuple[int, pa.Table]]]:
         """The blocks of each task with their numbers."""
-        return self._bundled(stage.input, stage.bundle_bytes, stage.bundle_rows)
+        if not stage.by_part:
+            return self._bundled(stage.input, stage.bundle_bytes, stage.bundle_rows)
+        is_whole = isinstance(stage, stages.Write)
+        return self._bundled_by_part(stage.input, sys.maxsize if is_whole else stage.bundle_bytes, stage.bundle_rows)
+
+    def _bundled_by_part(
+        self, stage: stages.Stage, bundle_bytes: int, bundle_rows: int | None
+    ) -> Iterator[list[tuple[int, pa.Table]]]:
+        """As `_bundled`, of one part each. The part is the latest table's when a bundle is given."""
+
+        def numbered() -> Iterator[tuple[int, int, pa.Table]]:
+            for number, table in enumerate(self.tables(stage)):
+                yield self._part, number, table
+
+        for part, some in itertools.groupby(numbered(), key=lambda one: one[0]):
+            for bundle in _bundles(((number, table) for _, number, table in some), bundle_bytes, bundle_rows):
+                self._part = part
+                yield bundle
 
     def _bundled(
         self, stage: stages.Stage, bundle_bytes: int, bundle_rows: int | None
     ) -> Iterator[list[tuple[int, pa.Table]]]:
         """Of the blocks of a stage, as the scheduler puts them together if nothing is urgent."""
-        waiting: list[tuple[int, pa.Table]] = []
-        edge = flow.Edge()
-        for number, table in enumerate(self.tables(stage)):
-            edge.push(Piece(0, 0, table.num_rows, table.nbytes, number))
-            waiting.append((number, table))
-            there, wanted = (edge.size_bytes, bundle_bytes) if bundle_rows is None else (edge.row_count, bundle_rows)
-            if there < wanted and len(waiting) < runs.BUNDLE_PIECES_MAX:  # without looking at each
-                continue
-            count, is_full = runs.bundled(edge.pieces, bundle_bytes, bundle_rows)
-            if is_full:
-                yield waiting[:count]
-                del waiting[:count]
-                for _ in range(count):
-                    edge.pop()
-        if waiting:
-            yield waiting
+        return _bundles(enumerate(self.tables(stage)), bundle_bytes, bundle_rows)
 
     def guarded(self, stage: stages.Stage, kind: str, number: int, call: Callable[[], Any]) -> Any:
         (found,) = _guarded(stage, work.Call(kind, number), (call() for _ in range(1)), None)
@@ -190,7 +200,9 @@ class _Plan:
             partitions = self._divided(stage, inputs, count)
         for number, of_inputs in enumerate(partitions):
             reduced = blocks_out.blocks(stage.reduce(number, of_inputs), stage.block_bytes)
-            yield from _guarded(stage, work.Call(events.REDUCE, number), reduced, None)
+            for table in _guarded(stage, work.Call(events.REDUCE, number), reduced, None):
+                self._part = number
+                yield table
 
     def _broadcast(self, stage: stages.Exchange, whole: int, tables: list[pa.Table]) -> Iterator[pa.Table]:
         """Some blocks of the other input at a time, with all of this one."""
@@ -273,6 +285,28 @@ class _Plan:
             some = [table, *(one.slice(at, table.num_rows) for one in whole)]
             at += table.num_rows
             yield self.guarded(stage, events.ZIP, number, functools.partial(stage.combine, some))
+
+
+def _bundles(
+    numbered: Iterable[tuple[int, pa.Table]], bundle_bytes: int, bundle_rows: int | None
+) -> Iterator[list[tuple[int, pa.Table]]]:
+    """As `runs.bundled` puts them together."""
+    waiting: list[tuple[int, pa.Table]] = []
+    edge = flow.Edge()
+    for number, table in numbered:
+        edge.push(Piece(0, 0, table.num_rows, table.nbytes, number))
+        waiting.append((number, table))
+        there, wanted = (edge.size_bytes, bundle_bytes) if bundle_rows is None else (edge.row_count, bundle_rows)
+        if there < wanted and len(waiting) < runs.BUNDLE_PIECES_MAX:  # without looking at each
+            continue
+        count, is_full = runs.bundled(edge.pieces, bundle_bytes, bundle_rows)
+        if is_full:
+            yield waiting[:count]
+            del waiting[:count]
+            for _ in range(count):
+                edge.pop()
+    if waiting:
+        yield waiting
 
 
 def _bytes_of(tables: Iterable[pa.Table]) -> int:

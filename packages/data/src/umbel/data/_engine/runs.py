@@ -78,7 +78,7 @@ class Task:
     @property
     def origin(self) -> int:
         """Of what it makes; see `Piece`."""
-        if self.plan.kind == events.READ:
+        if self.plan.kind in (events.READ, events.REDUCE):
             return self.plan.number
         if self.plan.kind != events.MAP:
             return -1

@@ -184,7 +184,8 @@ class Map:
     block is a task of its own. One may be given less while workers would have nothing to do otherwise, so that transforms
     must not depend on what they get together; with `bundle_rows` (batches of so many rows) or `is_steady` (something
     random follows, which depends on the numbers of blocks) that is not done, and tasks are the same in every run. With
-    `by_part` no task has rows of two parts of the read; order must be kept then.
+    `by_part` no task has rows of two parts of the read, two partitions or two blocks that were there, whichever the rows come
+    of; order must be kept then.
     """
 
     name: str
@@ -210,8 +211,8 @@ class Write:
     """As `Map`, but for effect: each task returns what `write` does, and when all are done `commit` gets these, in order.
 
     write: takes the blocks of a task after `transforms`. begin: before the first task. abort: instead of `commit`, when the
-    run fails or is given up. `begin`, `commit` and `abort` run in the calling process. by_part: a task has all rows of one part
-    of the read, whose number is that of the task.
+    run fails or is given up. `begin`, `commit` and `abort` run in the calling process. by_part: a task has all rows of one part,
+    as a `Map` has it, whose number is that of the task.
     """
 
     name: str

@@ -53,10 +53,12 @@ class Node:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FromBlocks(Node):
-    """Blocks that are there already. what: where they come from, for the plan."""
+    """Blocks that are there already. what: where they come from, for the plan. is_chosen: somebody said how many there are to
+    be."""
 
     blocks: Sequence[stages.Block]
     what: str = "FromBlocks"
+    is_chosen: bool = False
 
     @property
     def name(self) -> str:

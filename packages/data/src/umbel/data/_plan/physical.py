@@ -32,7 +32,7 @@ class Sizes:
     """block_bytes: at which a block ends. partition_bytes: of what one reduction gets. broadcast_bytes: of a side
     of a join that goes to every task, 0 for none. parallelism: tasks that a read is divided into at least, where it is large
     enough, as each is to have part_bytes_min. epoch: how many runs of the dataset there were before. retried_errors: after
-    which a read is tried again."""
+    which a read is tried again. keeps_order: as in `reports.RunOptions`."""
 
     block_bytes: int = 128 * stages.MIB
     partition_bytes: int = 128 * stages.MIB
@@ -41,6 +41,7 @@ class Sizes:
     part_bytes_min: int = 0
     epoch: int = 0
     retried_errors: tuple[str, ...] = ()
+    keeps_order: bool = True
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,44 @@ class _Planner:
             "RandomizeBlocks", [stage], kernels.ByBlock(seed), kernels.Together()
         )
 
+    def has_chosen_parts(self, node: logical.Node) -> bool:
+        """Somebody said of how many parts the rows come, and nothing since has put several together: each is to be a file.
+        Only where blocks keep their order are those of a part together."""
+        while node not in self._is_shared and _keeps_parts(node):
+            (node,) = node.inputs
+        if node in self._is_shared or not self._sizes.keeps_order:
+            return False
+        if isinstance(node, logical.Repartition):
+            return node.block_count is not None
+        if isinstance(node, logical.Read):
+            return node.parallelism is not None
+        return isinstance(node, logical.FromBlocks) and node.is_chosen
+
     @property
     def sizes(self) -> Sizes:
         return self._sizes
+
+
+def _keeps_parts(node: logical.Node) -> bool:
+    if isinstance(node, logical.MapBatches):
+        return node.batch_size is None
+    return isinstance(node, logical.MapRows | logical.Filter | logical.Project | logical.Rename)
+
+
+def _by_part(stage: stages.Stage) -> stages.Stage:
+    """The same, of which no task has rows of two parts."""
+    if not isinstance(stage, stages.Map):
+        return stage
+    return dataclasses.replace(stage, input=_by_part(stage.input), by_part=True)
+
+
+def _are_parts_small(stage: stages.Stage) -> bool:
+    """Each is known to fit what one task of a write gets, so that nothing need be kept until a part is whole."""
+    while isinstance(stage, stages.Map):
+        stage = stage.input
+    if not isinstance(stage, stages.Read):  # what is there already, or was put together by one task
+        return True
+    return all(part.size_bytes is not None and part.size_bytes <= stages.Write.bundle_bytes for part in stage.parts)
 
 
 def _reordered(stage: stages.Stage, chance: Any) -> stages.Stage | None:
@@ -518,10 +554,18 @@ def _(node: logical.Write, planner: _Planner) -> stages.Stage:
     def abort(error: BaseException) -> None:
         sink.on_write_failed(error)  # type: ignore[arg-type]  # an interruption too: what was written is not to stay
 
-    resources = node.means.resources
+    resources, before = node.means.resources, planner.stage(node.input)
+    by_part = (
+        sink.min_rows_per_write is None
+        and not sink.min_bytes_per_write
+        and planner.has_chosen_parts(node.input)
+        and not planner.goes_by_place
+        and _are_parts_small(before)
+    )
     return stages.Write(
         name=node.name,
-        input=planner.stage(node.input),
+        input=_by_part(before) if by_part else before,
+        by_part=by_part,
         write=block_kernels.Written(sink),
         begin=functools.partial(sink.on_write_start, schemas.of(node.input)),
         commit=commit,

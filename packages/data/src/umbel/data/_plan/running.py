@@ -253,6 +253,7 @@ def staged(
         block_bytes=context.target_max_block_size or sys.maxsize,
         part_bytes_min=context.target_min_block_size if has_least else 0,
         retried_errors=tuple(context.retried_io_errors),
+        keeps_order=context.execution_options.preserve_order,
         partition_bytes=context.target_shuffle_block_size,
         broadcast_bytes=context.broadcast_bytes_max,
         parallelism=wanted,

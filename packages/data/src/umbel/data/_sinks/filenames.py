@@ -23,14 +23,16 @@ class FilenameProvider:
         self.file_format = file_format
 
     def get_filename_for_task(self, write_uuid: str, task_index: int) -> str:
-        """Of the files of a task; a file's number is put in front of the ending."""
+        """Of the files of a task; the number of each further one, or of a row's file, is put in front of the ending."""
         front = "" if self.dataset_uuid is None else f"{self.dataset_uuid}_"
         ending = "" if self.file_format is None else f".{self.file_format}"
         return f"{front}{write_uuid}_{task_index:06}{ending}"
 
     def get_filename_for_block(self, block: pa.Table | None, write_uuid: str, task_index: int, block_index: int) -> str:
-        """Of the file with this number among those of the task. block: the first rows that go into it."""
-        return _numbered(self.get_filename_for_task(write_uuid, task_index), f"{block_index:06}")
+        """Of the file with this number among those of the task; the first one has the task's name itself. block: the first rows
+        that go into it."""
+        name = self.get_filename_for_task(write_uuid, task_index)
+        return _numbered(name, f"{block_index:06}") if block_index else name
 
     def get_filename_for_row(
         self, row: Mapping[str, Any], write_uuid: str, task_index: int, block_index: int, row_index: int

@@ -41,6 +41,7 @@ class ReadTask:
         tables = self.read_fn()
         if not isinstance(tables, Iterable) or isinstance(tables, pa.Table):
             raise TypeError(f"a ReadTask's function must give tables one after the other, got {type(tables).__name__}")
+        tables = map(bounding.as_table, tables)
         if self.per_task_row_limit is not None:
             tables = bounding.first_rows(tables, self.per_task_row_limit)
         return bounding.blocks(tables, target_bytes=target_bytes)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
 from umbel.data._blocks import schemas, sizes
 
 _CHUNKS_MAX: Final = 64  # in a block: each costs every kernel behind it microseconds, joining them costs one copy
+
+
+def as_table(given: Any) -> pa.Table:
+    """What a reader of somebody's own gave: a table, or a frame of pandas."""
+    if isinstance(given, pa.Table):
+        return given
+    if not hasattr(given, "iloc"):
+        raise TypeError(f"a reader gave {type(given).__name__}; it must give pyarrow.Table")
+    from umbel.data._blocks import batches
+
+    return batches.from_batch(given, operator="a reader")
 
 
 def blocks(tables: Iterable[pa.Table], *, target_bytes: int) -> Iterator[pa.Table]:
@@ -19,8 +30,6 @@ def blocks(tables: Iterable[pa.Table], *, target_bytes: int) -> Iterator[pa.Tabl
     empty: pa.Table | None = None
     has_given = False
     for table in tables:
-        if not isinstance(table, pa.Table):
-            raise TypeError(f"a reader gave {type(table).__name__}; it must give pyarrow.Table")
         if table.num_rows == 0:
             empty = table if empty is None else empty
             continue

@@ -114,7 +114,7 @@ class FileBasedDatasource(base.Datasource):
     def _read_unit(self, unit: packing.Unit) -> Iterator[pa.Table]:
         """The tables of a file or a part of one, with all columns that it has itself, or only those of `_wanted`."""
         with self._open_input_source(unit.path) as stream:
-            yield from self._read_stream(stream, unit.path)
+            yield from map(bounding.as_table, self._read_stream(stream, unit.path))
 
     def _value(self, f: pa.NativeFile, path: str) -> Any:
         raise NotImplementedError(f"{type(self).__name__} must define _value(f, path), as it has a _VALUE_COLUMN")
