@@ -45,6 +45,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "A22": "no lease goes back and forth",
     "A23": "nobody waits for ever on a node for what his job has elsewhere",
     "A24": "who waits on a full node gets its share of the others",
+    "A25": "what is in use beyond a node's CPUs is asked back",
     "T2": "one creation, one answer's actor",
     "T3": "one host at a time",
     "T5": "no more restarts than allowed",
