@@ -484,6 +484,8 @@ class NodeService:
         head, heard = self._heard[link]
         heard = heard if head == self.table.head.id else 0  # of a conversation with a head before this one
         self._daemon.members.linked(command.node_id, heard, lambda *said: self._say(link, *said))
+        if not head:
+            self._daemon.members.has_nothing(command.node_id)
         self._use.said(command.node_id, self._joined_with.pop(link, None))
         whole = self._use.whole()
         if whole is not None:
