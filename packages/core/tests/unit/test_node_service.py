@@ -135,7 +135,7 @@ def back(head: Head, node: Node) -> Node:
 
 @pytest.mark.parametrize("before", ["", B])
 def test_only_a_node_that_has_heard_the_head_before_is_to_say_what_it_has(head: Head, before: str) -> None:
-    """One that was recorded, and not welcomed any more, was waited for without end, and with it all that had ended with that head."""
+    """One that was recorded, and not welcomed any more, was waited for for ever, and all that had ended with that head stayed."""
     head.members.await_nodes([A])
     Node(head, A, before=before)
     head.write()
