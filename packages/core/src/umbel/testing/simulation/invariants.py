@@ -153,6 +153,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "B7": "whoever waits can be told why, and it is so",
     "B8": "nothing is left of what has ended",
     "B9": "who has gone is given up, and nobody else ends",
+    "B10": "no task waits while a machine has a CPU for it",
     "U10": "what fails is left alone for a while",
     "U11": "so many launches are without an answer at most",
 }
