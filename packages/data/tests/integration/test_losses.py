@@ -237,11 +237,9 @@ def test_a_worker_that_is_killed_costs_no_row(session: None, tmp_path: Path, kin
     assert mark.exists()
 
 
-# Not while a sort partitions: such a task was seen to stay queued for 60 s behind a busy one on the node that has its block,
-# though the other node was free, so that nobody came there to be killed.
 @pytest.mark.parametrize(
     ("kind", "where"),
-    [("map", "map"), ("sort", "between"), ("shuffle", "reduce"), ("groups", "reduce")],
+    [("map", "map"), ("sort", "partition"), ("sort", "between"), ("shuffle", "reduce"), ("groups", "reduce")],
 )
 def test_a_node_that_is_killed_costs_no_row(nodes: Nodes, tmp_path: Path, kind: str, where: str) -> None:
     plan, mark = plan_of(kind), tmp_path / "mark"
