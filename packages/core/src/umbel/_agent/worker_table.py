@@ -204,7 +204,8 @@ class WorkerTable:
         excess = -self._ledger_of(changed).free.get(CPU, 0)
         if excess <= 0:
             return []
-        idle, busy = [], []
+        idle: list[Lease] = []
+        busy: list[Lease] = []
         for client, leases in self.clients.items():
             holder = self.workers.get(client)
             is_waiting = holder is None or (holder.lease is not None and holder.lease.is_blocked)
