@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 from typing import Any, Final
 
-from umbel._agent.ledger import CPU
+from umbel._agent.ledger import CPU, UNIT
 from umbel._client import reasons
 from umbel._model import reasons as model
 from umbel._objects import ownership
@@ -27,7 +27,7 @@ class ClusterWorld(Programs):
 
     def set_up(self) -> None:
         self.unexplained: dict[Machine, None] = {}
-        self.rest_since_s: float | None = None  # all that was said is heard, or will be
+        self.free_since_s: float | None = None  # since when some machine has had a CPU, and all that was said was heard
         super().set_up()
 
     # After steps
@@ -148,9 +148,11 @@ class ClusterWorld(Programs):
         meeting = self.meeting
         if meeting is None or meeting.is_over:
             return
+        ledgers = [one.daemon.agent.ledger for one in self.living_machines() if not one.was_drained]
+        if self.free_since_s is None or not any(one.free[CPU] >= UNIT for one in ledgers):
+            self.free_since_s = self.now_s
+        waited_s = self.now_s - self.free_since_s
         absent = [str(work) for work in meeting.works if not work.executions]
-        self.rest_since_s = self.now_s if self.rest_since_s is None else self.rest_since_s
-        waited_s = self.now_s - self.rest_since_s
         self.must(waited_s <= MET_S, "B10", "for %.0f s %s wait for a CPU: %s", waited_s, absent, self.what_waits())
 
     # A machine that ends by itself
