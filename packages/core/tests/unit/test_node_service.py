@@ -133,6 +133,15 @@ def back(head: Head, node: Node) -> Node:
     return again
 
 
+def test_a_node_may_die_before_it_is_kept_that_it_has_joined(head: Head) -> None:
+    """The head broke an invariant of its own."""
+    node = Node(head, A)
+    node.say({"t": "goodbye", "reason": "it ends"})
+    head.write()
+    b = joined(head, B)
+    assert b.knows() == {HEAD: True, A: False, B: True}
+
+
 @pytest.mark.parametrize("before", ["", B])
 def test_only_a_node_that_has_heard_the_head_before_is_to_say_what_it_has(head: Head, before: str) -> None:
     """One that was recorded, and not welcomed any more, was waited for for ever, and all that had ended with that head stayed."""

@@ -118,9 +118,7 @@ class NodeService:
             nodes.DropLink: lambda command: self._close(command.link),
             nodes.Refuse: self._refuse,
             nodes.Publish: self._publish,
-            nodes.Admit: lambda command: daemon.node_appeared(
-                command.node_id, self.table.alive[command.node_id].facts["address"]
-            ),
+            nodes.Admit: self._admit,
             nodes.DeclareDead: self._declare_dead,
             nodes.AskToDrain: lambda command: self._send(command.link, {"t": "drain", **command._asdict()}),
             nodes.AnswerDrain: lambda command: self._tells.pop(command.request)(command.is_accepted, command.text),
@@ -495,6 +493,11 @@ class NodeService:
         self._daemon.log(f"node {self._nodes.get(command.link, '')} was refused: {command.reason}")
         self._send(command.link, {"t": "refused", "kind": command.kind, "reason": command.reason})
         self._close(command.link)
+
+    def _admit(self, command: nodes.Admit) -> None:
+        node = self.table.alive.get(command.node_id)
+        if node is not None:  # else it has died before that was kept
+            self._daemon.node_appeared(node.id, node.facts["address"])
 
     def _declare_dead(self, command: nodes.DeclareDead) -> None:
         self._welcomed.discard(command.node_id)
