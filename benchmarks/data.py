@@ -294,7 +294,8 @@ which installs the peers into an environment of their own, runs `benchmarks/data
   order. The object store has half of the data's bytes; the rest goes to disk.
 - TPC-H: the columns that the queries need and some more, made by `benchmarks/datasets/tpch.py` with the distributions of the
   specification; prices, discounts and taxes are float64, keys int64, dates date32. Every answer is that of DuckDB on the same
-  files, floats to the cent and to nine digits. Ray has to be told into how many partitions it joins: two for each CPU.
+  files: floats to nine digits, and those of Umbel to the cent, which sums of Ray's in Q1 are not. Ray has to be told into how
+  many partitions it joins: two for each CPU.
 - Memory is looked at from outside every {EVERY_S} s: by proportional share, shared memory once.
 """
 

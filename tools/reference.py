@@ -230,7 +230,9 @@ def _plain(annotation: Any) -> str:
         annotation = annotation.__forward_arg__
     text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
     text = re.sub(
-        r"\b(builtins|expressions|logical|options|sources|sinks|contexts|window_functions|reducing|_base)\.", "", text
+        r"\b(builtins|expressions|filenames|files|logical|options|partitioning|sources|sinks|contexts|window_functions|reducing|_base)\.",
+        "",
+        text,
     )
     return _UNPACKED.sub(r"\1", text).replace("np.ndarray[Any, Any]", "np.ndarray")
 

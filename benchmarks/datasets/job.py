@@ -68,11 +68,11 @@ def _seconds(job: Job) -> float:
     return spent_s / job.share
 
 
-def expecting(wanted: Any) -> Callable[[Any], None]:
-    """A check for an answer that is known."""
+def expecting(wanted: Any, *, cents: float = 0.5) -> Callable[[Any], None]:
+    """A check for an answer that is known. cents: by how many a float may be off."""
 
     def check(found: Any) -> None:
-        if not is_same(found, wanted):
+        if not is_same(found, wanted, cents):
             raise ValueError(
                 f"the answer was {str(found)[:300]}, but {str(wanted)[:300]} is right; fix that before timing it"
             )
@@ -80,10 +80,10 @@ def expecting(wanted: Any) -> Callable[[Any], None]:
     return check
 
 
-def is_same(found: Any, wanted: Any) -> bool:
-    """Equal; floats to a cent and to nine digits, as sums of them depend on the order in which they are made."""
+def is_same(found: Any, wanted: Any, cents: float) -> bool:
+    """Equal; floats to so many cents and to nine digits, as sums of them depend on the order in which they are made."""
     if isinstance(wanted, float):
-        return math.isclose(found, wanted, rel_tol=1e-9) and abs(found - wanted) < 0.005
+        return math.isclose(found, wanted, rel_tol=1e-9) and abs(found - wanted) < cents / 100
     if isinstance(wanted, Sequence) and not isinstance(wanted, str):
-        return len(found) == len(wanted) and all(map(is_same, found, wanted))
+        return len(found) == len(wanted) and all(is_same(*both, cents) for both in zip(found, wanted, strict=True))
     return bool(found == wanted)

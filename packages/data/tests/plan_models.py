@@ -297,6 +297,10 @@ def kleene(how: str, one: bool | None, other: bool | None) -> bool | None:
 # Functions of users. They travel.
 
 
+def copied(row: Row) -> Row:
+    return dict(row)
+
+
 def nulls(row: Row) -> int:
     return sum(value is None for value in row.values())
 
@@ -765,9 +769,186 @@ def taken(name: str, names: Any) -> str:
     return next(new for number in itertools.count(1) if (new := f"{name}_{number}") not in names)
 
 
+def _mix(draw: st.DrawFn, frame: Frame) -> Step | None:
+    if not frame.is_known or any(kind not in KINDS for kind in frame.kinds.values()):
+        return None
+    other, other_frame, text = draw(frames(kinds=frame.kinds))
+    weights = draw(st.sampled_from([None, [1, 3], [0.5, 0.1]]))
+    made = frame.with_rows([*frame.rows, *other_frame.rows], is_ordered=False)
+    return f".mix({text}, weights={weights})", lambda ds: ds.mix(other, weights=weights), made
+
+
+HOWS = ["inner", "left", "right", "outer", "semi", "anti", "right_semi", "right_anti"]
+OF_LEFT = {
+    "inner",
+    "left",
+    "semi",
+    "anti",
+}  # joins that go through the left side in its order, if the right one is whole
+# The kind of the other side's key, and the kind in which both meet.
+MEETING = {
+    "small": [("narrow", "small"), ("int8", "small"), ("float64", "float64")],
+    "narrow": [("small", "small"), ("int8", "narrow")],
+    "string": [("large_string", "large_string"), ("dictionary", "string")],
+    "dictionary": [("string", "string")],
+    "float32": [("float64", "float64")],
+    "null": [("small", "small")],
+}
+JOINED_ROWS_MAX = 40  # of a side that is joined with itself; more rows show nothing else
+
+
+def _has_no_columns(frame: Frame) -> bool:
+    """A function decides about them, and had no row."""
+    return not frame.is_known and not frame.rows
+
+
+def _join(draw: st.DrawFn, frame: Frame) -> Step | None:
+    usable = frame.of(KEYS)
+    if not usable or _has_no_columns(frame):
+        return None
+    how = draw(st.sampled_from(HOWS))
+    options: dict[str, Any] = {"num_partitions": draw(st.sampled_from([None, 1, 3]))}
+    options["broadcast"] = draw(st.sampled_from([None, False] if how == "outer" else [None, False, True]))
+    keys = draw(st.lists(st.sampled_from(usable), min_size=1, max_size=2, unique=True))
+    if any(f"{name}_r" in frame.kinds for name in frame.kinds):
+        return None
+    if draw(st.booleans()) and len(frame.rows) <= JOINED_ROWS_MAX:
+        made = joined(frame, frame, how, keys, keys, keys_met=None, is_whole=options["broadcast"] is True)
+        text = f".join(itself, {how!r}, on={keys}, {options})"
+        return text, lambda ds: ds.join(ds, how, on=keys, right_suffix="_r", **options), made
+    met = {key: draw(st.sampled_from([(frame.kinds[key],) * 2, *MEETING.get(frame.kinds[key], [])])) for key in keys}
+    right_keys = keys if draw(st.booleans()) else [f"j{number}" for number, _ in enumerate(keys)]
+    names = [name for name in dict.fromkeys(["v", *frame.kinds]) if name not in (*keys, *right_keys)]
+    others = draw(st.lists(st.sampled_from(names), max_size=2, unique=True)) if names else []
+    if {*right_keys, *others} & {*frame.kinds} - {*keys, *others}:
+        return None
+    kinds = {right: met[key][0] for right, key in zip(right_keys, keys, strict=True)}
+    other, other_frame, named = draw(frames(kinds={**kinds, **{name: draw(st.sampled_from(KINDS)) for name in others}}))
+    if other_frame.rows and draw(st.integers(0, 4)) == 0:
+        other, named = other.map(copied), f"{named}.map(copied)"  # so that its columns are not known before it runs
+    made = joined(
+        frame, other_frame, how, keys, right_keys, keys_met={key: kind for key, (_, kind) in met.items()},
+        is_whole=options["broadcast"] is True,
+    )  # fmt: skip
+    if right_keys != keys:
+        options["right_on"] = right_keys
+    text = f".join({named}, {how!r}, on={keys}, {options})"
+    return text, lambda ds: ds.join(other, how, on=keys, right_suffix="_r", **options), made
+
+
+def joined(
+    left: Frame, right: Frame, how: str, keys: Sequence[str], right_keys: Sequence[str], *,
+    keys_met: dict[str, str] | None, is_whole: bool,
+) -> Frame:  # fmt: skip
+    """By comparing each row with each. keys_met: the kinds of keys in which both sides meet, if not those of the left."""
+    of_left = [join_key(row, keys) for row in left.rows]
+    of_right = [join_key(row, right_keys) for row in right.rows]
+    pairs = [
+        (row, other)
+        for row, key in enumerate(of_left)
+        for other, other_key in enumerate(of_right)
+        if None not in key and key == other_key
+    ]
+    if how.endswith(("semi", "anti")):
+        side, frame = (1, right) if how.startswith("right") else (0, left)
+        there = {pair[side] for pair in pairs}
+        rows = [row for number, row in enumerate(frame.rows) if (number in there) == how.endswith("semi")]
+        return frame.with_rows(rows, is_ordered=frame.is_ordered and is_whole and how in OF_LEFT)
+    some: list[tuple[int | None, int | None]] = [*pairs]
+    if how in ("left", "outer"):
+        some += [(row, None) for row in {*range(len(left.rows))} - {row for row, _ in pairs}]
+    if how in ("right", "outer"):
+        some += [(None, row) for row in {*range(len(right.rows))} - {row for _, row in pairs}]
+    some.sort(key=lambda pair: math.inf if pair[0] is None else pair[0])
+    kinds = {**left.kinds, **(keys_met or {})}
+    names = {name: f"{name}_r" if name in left.kinds else name for name in right.kinds if name not in right_keys}
+    rows = []
+    for first, second in some:
+        row = dict.fromkeys(left.kinds) if first is None else dict(left.rows[first])
+        if first is None and second is not None:
+            row.update(zip(keys, (right.rows[second][key] for key in right_keys), strict=True))
+        for key in keys:
+            if kinds[key] == "float64" and row[key] is not None:
+                row[key] = float(row[key])
+        row.update({new: None if second is None else right.rows[second][name] for name, new in names.items()})
+        rows.append(row)
+    made = {**kinds, **{new: right.kinds[name] for name, new in names.items()}}
+    return Frame(made, rows, left.is_ordered and is_whole and how in OF_LEFT)
+
+
+def join_key(row: Row, keys: Sequence[str]) -> tuple[Any, ...]:
+    """Numbers are equal by their values, whatever their types."""
+    values = [row[key] for key in keys]
+    return tuple(
+        one if isinstance(one, (int, float)) and one == one and not isinstance(one, bool) else normal(one)
+        for one in values
+    )
+
+
+NEAR = {"small", "narrow", "int8", "int64", "float32", "float64", "decimal", "date", "timestamp", "zoned", "duration"}
+
+
+def _join_asof(draw: st.DrawFn, frame: Frame) -> Step | None:
+    usable = frame.of(NEAR)
+    if not usable or "p" in frame.kinds or _has_no_columns(frame):
+        return None
+    on = draw(st.sampled_from(usable))
+    keyed = [name for name in frame.of(KEYS) if name != on]
+    by = draw(st.lists(st.sampled_from(keyed), max_size=1)) if keyed else []
+    other, other_frame, text = draw(frames(kinds={**{name: frame.kinds[name] for name in (*by, on)}, "p": "string"}))
+    direction = draw(st.sampled_from(["backward", "forward", "nearest"]))
+    broadcast = draw(st.sampled_from([None, True, False]))
+    is_exact_allowed = draw(st.booleans())
+    tolerance = draw(st.sampled_from([None, 0, 2])) if frame.kinds[on] in INTEGERS | FLOATS else None
+    rows = []
+    for row in frame.rows:
+        best: tuple[Any, ...] | None = None
+        for number, candidate in enumerate(other_frame.rows):
+            found = _nearness(row, candidate, on, by, direction, number)
+            if found is None or (not is_exact_allowed and candidate[on] == row[on]):
+                continue
+            if tolerance is not None and not found[0] <= tolerance:
+                continue
+            best = (*found, candidate) if best is None or found < best[:3] else best
+        rows.append({**row, "p": None if best is None else best[3]["p"]})
+    made = Frame({**frame.kinds, "p": "string"}, rows, frame.is_ordered and broadcast is True)
+    options = {"by": by or None, "direction": direction, "tolerance": tolerance, "broadcast": broadcast}
+    return (
+        f".join_asof({text}, {on!r}, {options}, allow_exact_matches={is_exact_allowed})",
+        lambda ds: ds.join_asof(other, on, allow_exact_matches=is_exact_allowed, **options),
+        made,
+    )
+
+
+def _nearness(row: Row, other: Row, on: str, by: Sequence[str], direction: str, number: int) -> tuple[Any, ...] | None:
+    """Less is nearer: the distance, whether it is above, and of equal ones how late it is, or how early; None if it is none."""
+    value, near = row[on], other[on]
+    keys = join_key(row, by), join_key(other, by)
+    if value is None or near is None or None in keys[0] or keys[0] != keys[1]:
+        return None
+    if value != value or near != near:  # NaN
+        return None
+    is_back = near < value or (near == value and direction != "forward")
+    if (direction == "backward" and not is_back) or (direction == "forward" and near < value):
+        return None
+    distance = value - value if value == near and not isinstance(value, float) else abs(value - near)
+    return (
+        0.0 if isinstance(value, float) and value == near else distance,
+        not is_back,
+        -number if is_back else number,
+    )
+
+
+def _sample(draw: st.DrawFn, frame: Frame) -> Step | None:
+    """So many that it is known which."""
+    count = draw(st.sampled_from([0, max(len(frame.rows), 1), len(frame.rows) + 3]))
+    made = frame.with_rows(frame.rows if count else [], is_ordered=False)
+    return f".sample({count}, seed=5)", lambda ds: ds.sample(count, seed=5), made
+
+
 STEPS: list[Callable[[st.DrawFn, Frame], Step | None]] = [
     _map, _flat_map, _map_batches, _filter, _filter_by_expression, _with_column, _select, _drop, _rename, _limit, _random_sample,
-    _sort, _distinct, _repartition, _shuffle, _aggregate, _map_groups, _window, _union, _zip,
+    _sample, _sort, _distinct, _repartition, _shuffle, _aggregate, _map_groups, _window, _union, _mix, _zip, _join, _join_asof,
 ]  # fmt: skip
 
 

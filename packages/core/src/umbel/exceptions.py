@@ -624,7 +624,8 @@ class UmbelTaskError(UmbelError):
             if plain[key]
         ]
         where = f" ({', '.join(place)})" if place else ""
-        return f"{plain['function_name']}() failed{where}:\n{plain['traceback_str']}"
+        name = plain["function_name"]
+        return f"{name}{'' if name.endswith(')') else '()'} failed{where}:\n{plain['traceback_str']}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.__dict__.get('cause')!r})"

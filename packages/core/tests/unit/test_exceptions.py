@@ -278,6 +278,7 @@ def test_text_is_the_remote_traceback() -> None:
     assert __file__ in lines[2]
     assert lines[-1].endswith("Trouble: needle")
     assert repr(error) == "UmbelTaskError(Trouble)(Trouble('needle'))"
+    assert str(caught(Trouble("x"), "Read->Map(f)")).startswith("Read->Map(f) failed:\n")
 
 
 def test_text_has_what_the_error_was_chained_to() -> None:

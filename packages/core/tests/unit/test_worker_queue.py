@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import sys
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from umbel._client import links
+from umbel._objects import serialization
 from umbel._wire import messages
 from umbel._worker import execute, queued
 
@@ -59,3 +63,26 @@ def test_a_task_that_has_just_begun_is_not_withdrawn() -> None:
     assert not queued.withdraw(queue, first)
     assert queued.withdraw(queue, second)
     assert not queue
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads that give way to one another as often as can be."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_threads_of_an_actor_keep_recent_results_at_the_same_time(restless: None) -> None:
+    """Two of them removed the oldest one at once, and a method that had returned was told to have failed."""
+    link = links.Link(b"a")
+
+    def remember(first: int) -> None:
+        for seq in range(first, first + 5_000):
+            execute.Executor._remember(job_of(link, seq, METHOD), serialization.PICKLE, b"")
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(remember, at * 5_000) for at in range(4)]:
+            future.result()
+    assert len(link.recent) == execute.RECENT_MAX

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import signal
@@ -112,9 +113,15 @@ def test_blocks_of_the_caller_and_of_an_earlier_run_are_inputs() -> None:
 
 
 def test_limit_ends_what_is_above_it_early() -> None:
-    views, stats = executor.collect(stages.Limit(input=read(200), row_count=13), OPTIONS)
+    def slow() -> Iterator[pa.Table]:
+        time.sleep(0.2)
+        yield pa.table({"n": pa.array([0], pa.int64())})
+
+    few = read(20)
+    long = dataclasses.replace(few, parts=[*few.parts, *[stages.ReadPart(slow, 1, 8, True, ())] * 180])
+    views, stats = executor.collect(stages.Limit(input=long, row_count=13), OPTIONS)
     assert values(views) == list(range(13))
-    assert stats["stages"][0]["tasks_started"] < 20
+    assert stats["stages"][0]["tasks_started"] < 100, "in eight seconds less than are there"
 
 
 def by_rest(table: pa.Table, count: int, _boundaries: Any) -> list[pa.Table]:

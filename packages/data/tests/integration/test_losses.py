@@ -190,8 +190,16 @@ def summed(group: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"id": group["group"][:1], "sum": np.array([group["f1"].sum()]), "ids": [group["id"]]}
 
 
+def small() -> umbel.data.Dataset:
+    return umbel.data.range(100, override_num_blocks=2).map_batches(
+        lambda batch: {"group": batch["id"], "w": batch["id"] * 2}, batch_format="numpy"
+    )
+
+
 KINDS: dict[str, Callable[[umbel.data.Dataset], umbel.data.Dataset]] = {
     "map": lambda ds: ds,
+    "broadcast join": lambda ds: ds.join(small(), "left", on="group", broadcast=True),
+    "join": lambda ds: ds.join(small(), "outer", 5, on="group"),
     "sort": lambda ds: ds.sort("key"),
     "shuffle": lambda ds: ds.random_shuffle(seed=7),
     "groups": lambda ds: ds.groupby("group").map_groups(summed, batch_format="numpy"),
@@ -221,8 +229,14 @@ CASES = [
     *(("sort", where) for where in ("map", "partition", "reduce", "between")),
     ("shuffle", "partition"),
     ("shuffle", "reduce"),
+    ("groups", "partition"),
     ("groups", "reduce"),
+    ("repartition", "partition"),
     ("repartition", "reduce"),
+    ("broadcast join", "map"),
+    ("broadcast join", "reduce"),
+    ("join", "partition"),
+    ("join", "reduce"),
 ]
 
 
@@ -239,7 +253,17 @@ def test_a_worker_that_is_killed_costs_no_row(session: None, tmp_path: Path, kin
 
 @pytest.mark.parametrize(
     ("kind", "where"),
-    [("map", "map"), ("sort", "partition"), ("sort", "between"), ("shuffle", "reduce"), ("groups", "reduce")],
+    [
+        ("map", "map"),
+        ("sort", "partition"),
+        ("sort", "between"),
+        ("shuffle", "partition"),
+        ("shuffle", "reduce"),
+        ("groups", "reduce"),
+        ("repartition", "reduce"),
+        ("broadcast join", "reduce"),
+        ("join", "reduce"),
+    ],
 )
 def test_a_node_that_is_killed_costs_no_row(nodes: Nodes, tmp_path: Path, kind: str, where: str) -> None:
     plan, mark = plan_of(kind), tmp_path / "mark"
@@ -276,6 +300,15 @@ def test_an_actor_of_a_pool_that_is_killed_costs_no_row(session: None, tmp_path:
     ds = pooled(Death(str(tmp_path / "mark")), 2, num_cpus=0.5)
     assert [row["id"] for row in ds.iter_rows()] == list(range(ROWS))
     assert (tmp_path / "mark").exists()
+
+
+def test_an_actor_of_a_pool_that_is_killed_in_front_of_a_shuffle_costs_no_row(session: None, tmp_path: Path) -> None:
+    """And each row has its place: what is drawn goes by the numbers of blocks, and not by who made them when."""
+    ds = pooled(Death(str(tmp_path / "mark")), 2, num_cpus=0.5).random_shuffle(seed=7)
+    ids = [row["id"] for row in ds.iter_rows()]
+    assert (tmp_path / "mark").exists()
+    assert ids == [row["id"] for row in pooled(NOBODY, 2, num_cpus=0.5).random_shuffle(seed=7).iter_rows()]
+    assert ids != sorted(ids) == list(range(ROWS))
 
 
 def test_a_node_with_actors_of_a_pool_that_is_killed_costs_no_row(nodes: Nodes, tmp_path: Path) -> None:

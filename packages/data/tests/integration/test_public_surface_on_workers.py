@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -52,6 +54,23 @@ class Stream:
 
 async def tenfold(row: dict[str, Any]) -> dict[str, Any]:
     return {"id": row["id"] * 10}
+
+
+def test_a_worker_loads_what_it_runs_and_no_planner() -> None:
+    def loaded(row: dict[str, Any]) -> dict[str, Any]:
+        return {"modules": [one for one in sys.modules if one.startswith("umbel.data.")], "pid": os.getpid()}
+
+    fresh = {"env_vars": {"UMBEL_TEST_FRESH": "1"}}  # a worker that has run nothing else
+    (row,) = data.range(1).map(loaded, runtime_env=fresh).take_all()
+    assert row["pid"] != os.getpid()
+    left_out = (
+        "umbel.data.dataset",
+        "umbel.data._plan.logical",
+        "umbel.data._plan.physical",
+        "umbel.data._expressions.evaluate",
+    )
+    assert "umbel.data._engine.work" in row["modules"]
+    assert not {*left_out} & {*row["modules"]}
 
 
 # ---- functions, classes, pools ----

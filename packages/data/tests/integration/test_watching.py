@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import os
 import pty
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -67,6 +69,32 @@ def test_lines_can_be_switched_off() -> None:
 def test_nothing_is_drawn_into_files() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM, "on"], capture_output=True, check=True, timeout=60)
     assert b"slow ones" not in done.stderr
+
+
+def test_a_notebook_shows_a_line_for_each_stage_in_one_place() -> None:
+    """In a kernel of Jupyter's, which tells us what a notebook would show."""
+    pytest.importorskip("ipykernel")
+    manager = pytest.importorskip("jupyter_client.manager").KernelManager(transport="ipc")
+    manager.start_kernel()
+    client = manager.client()
+    client.start_channels()
+    told: list[Any] = []
+    try:
+        client.wait_for_ready(timeout=60)
+        program = f"import sys; sys.argv = ['', 'on']\n{PROGRAM}\numbel.shutdown()"
+        reply = client.execute_interactive(program, timeout=60, output_hook=told.append)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert reply["content"]["status"] == "ok", reply["content"]
+    shown = [one for one in told if one["msg_type"].endswith("display_data")]
+    assert [one["msg_type"] for one in shown] == ["display_data"] + ["update_display_data"] * (len(shown) - 1)
+    assert len(shown) > 2 and len({one["content"]["transient"]["display_id"] for one in shown}) == 1
+    last = shown[-1]["content"]["data"]
+    assert re.fullmatch(
+        r"slow ones: 12 rows, 96 B, in \d\.\d s\nReadRange->Map\(slow\)  █{12}  100%  12 rows  96 B", last["text/plain"]
+    )
+    assert last["text/html"] == f"<pre>{html.escape(last['text/plain'])}</pre>"
 
 
 STALL = """

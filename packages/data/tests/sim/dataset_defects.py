@@ -7,7 +7,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final, NamedTuple
 
-from umbel.data._engine import assignments, capacity, events, exchanges, flow, following, pools, runs, scheduling
+from umbel.data._engine import (
+    assignments,
+    capacity,
+    events,
+    exchanges,
+    flow,
+    following,
+    pools,
+    runs,
+    scheduling,
+    splits,
+)
 
 
 class Defect(NamedTuple):
@@ -88,7 +99,7 @@ def _unmarked(run: runs.LimitRun) -> None:
     run.edges[0].pieces.clear()
 
 
-def _unbalanced(run: exchanges.SplitRun) -> None:
+def _unbalanced(run: splits.SplitRun) -> None:
     edge = run.edges[0]
     while edge.pieces:
         run._give(min(range(run.stage.count), key=lambda one: run.rows[one]), edge.pop())
@@ -143,6 +154,6 @@ DEFECTS: Final[Mapping[str, Defect]] = {
     "whole-side-let-go-early": _instead(exchanges.ExchangeRun, "_let_go_of_whole", _let_go_early, "F1", "F5"),
     "too-many-actors": _instead(pools.Pool, "wanted", _more_than_wanted, "F6"),
     "parts-written-together": _instead(runs.MapRun, "_bundle_of_part", _all_there_is, "F1"),
-    "unequal-split": _instead(exchanges.SplitRun, "_spread", _unbalanced, "F1"),
+    "unequal-split": _instead(splits.SplitRun, "_spread", _unbalanced, "F1"),
     "more-cpus-than-there-are": _instead(capacity.Capacity, "free_count", lambda *_: 1, "F6", "F3"),
 }  # fmt: skip

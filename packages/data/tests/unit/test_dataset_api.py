@@ -272,8 +272,7 @@ def test_what_there_is_is_told_without_a_run() -> None:
     assert data.range(100).size_bytes() == 800
     with pytest.raises(ValueError, match=r"use materialize\(\).num_blocks\(\)"):
         data.range(5).num_blocks()
-    with pytest.raises(ValueError, match="has not been run yet"):
-        ds.stats()  # nothing above has run it
+    assert not ds.stats()  # nothing above has run it
     ds.take(1)
     assert "total: 1 rows" in str(ds.stats())
 

@@ -7,7 +7,7 @@ import pickle
 import pyarrow as pa
 import pytest
 
-from umbel.data._engine import blocks_out
+from umbel.data._engine import blocks_out, stages
 
 MIB = 1 << 20
 
@@ -65,6 +65,18 @@ def test_slice_is_sent_without_what_it_shares() -> None:
     assert made.equals(part)
     assert len(pickle.dumps(made)) < 2_000
     assert blocks_out.compact(table) is table
+
+
+@pytest.mark.parametrize("size", [3, 20_000])
+def test_blocks_travel_without_what_they_share(size: int) -> None:
+    """A dataset of slices, as it goes to the actor that divides it among consumers, was as large as that many whole tables."""
+    table = numbers(MIB)
+    made = [stages.Block(table.slice(at, size), stages.Metadata(size, 8 * size, table.schema)) for at in range(10)]
+    data = pickle.dumps(made)
+    assert len(data) < 10 * (8 * size + 2_000)
+    for block, found in zip(made, pickle.loads(data), strict=True):
+        assert found.value.equals(block.value)
+        assert found.metadata == block.metadata
 
 
 @pytest.mark.parametrize("table", [numbers(3), numbers(100_000), numbers(MIB).slice(5, 20_000), numbers(0)])

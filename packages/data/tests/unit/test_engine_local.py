@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from umbel import exceptions
-from umbel.data._engine import local, stages, task_context
+from umbel.data._engine import failures, local, stages, task_context
 
 
 def part(values: list[int]) -> stages.ReadPart:
@@ -117,17 +117,31 @@ def test_error_says_which_operator_on_what_and_is_of_its_class() -> None:
     assert "/_engine/" not in str(caught.value)
 
 
+def test_an_error_of_ours_that_is_raised_has_no_frames_and_another_has_all() -> None:
+    def told(_tables: Any) -> Any:
+        raise KeyError("there is no column 'y'")
+
+    def broken(_tables: Any) -> Any:
+        return iter(()).no_such_thing  # type: ignore[attr-defined]
+
+    for function, kind, is_shown in ((told, KeyError, False), (broken, AttributeError, True)):
+        function.__code__ = function.__code__.replace(co_filename=failures.__file__)  # as if it were of the engine
+        with pytest.raises(kind) as caught:
+            numbers(mapped(read([1], transforms=(function,))))
+        assert (f", in {function.__name__}\n" in str(caught.value)) == is_shown
+        assert ("Traceback" in str(caught.value)) == is_shown
+
+
 def test_transform_knows_which_block_it_has_drawn() -> None:
-    found: list[tuple[int, int]] = []
+    found: list[int] = []
 
     def noted(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         for table in tables:
-            context = task_context.current()
-            found.append((context.block_number, context.drawn_count))
+            found.append(task_context.current().block_number)
             yield table
 
     numbers(mapped(read([1], [2], [3]), noted, is_steady=True, bundle_bytes=16))
-    assert found == [(0, 1), (1, 1), (2, 1)]
+    assert found == [0, 1, 2]
     with pytest.raises(RuntimeError, match="no task of a dataset"):
         task_context.current()
 

@@ -275,6 +275,19 @@ def test_partitions_are_as_many_as_the_bytes_want() -> None:
     assert [piece.block for piece in reductions[0].pieces[0]] == [3, 6]
 
 
+def test_number_of_partitions_does_not_depend_on_which_task_was_quick_where_tasks_must_be_the_same_each_time() -> None:
+    """An estimate, by what has come and how many tasks have ended meanwhile, was another one in each order."""
+    counts = []
+    for order in ([1, 2, 3, 4, 5, 6, 7, 8], [5, 6, 7, 8, 1, 2, 3, 4]):
+        told = Told(exchange(read(8), partition_bytes=30, is_steady=True), cpus=8.0)
+        for task in range(1, 9):
+            told.made(task, size_bytes=30)
+        for task in order:
+            told.ended(task)
+        counts.append(told.machine.runs[-1].count)  # type: ignore[attr-defined]  # an exchange's
+    assert counts == [8, 8]
+
+
 def test_boundaries_are_made_from_samples_of_whoever_made_the_blocks() -> None:
     told = Told(exchange(read(2), partition_count=2, sample=nothing, boundaries=nothing))
     told.made(2)

@@ -72,10 +72,34 @@ def test_rows_of_a_boundarys_key_that_are_of_a_block_before_come_in_front_of_it(
 
 def test_chance_is_fair_and_the_same_for_the_same_seed() -> None:
     table = pa.table({"row": range(3000)})
-    parts = partitioning.at_random(table, 3, seed_parts=(7, 0, 1))
+    parts = partitioning.at_random(table, 3, seed=7, blocks=[(0, 3000)])
     assert all(900 < part.num_rows < 1100 for part in parts)
-    assert numbers(parts) == numbers(partitioning.at_random(table, 3, seed_parts=(7, 0, 1)))
-    assert numbers(parts) != numbers(partitioning.at_random(table, 3, seed_parts=(7, 0, 2)))
+    assert numbers(parts) == numbers(partitioning.at_random(table, 3, seed=7, blocks=[(0, 3000)]))
+    assert numbers(parts) != numbers(partitioning.at_random(table, 3, seed=7, blocks=[(1, 3000)]))
+    assert numbers(parts) != numbers(partitioning.at_random(table, 3, seed=8, blocks=[(0, 3000)]))
+
+
+def test_chance_does_not_depend_on_which_blocks_come_together() -> None:
+    """They did where tasks got as much as a small store had room for."""
+    table = pa.table({"row": range(60)})
+    blocks = [(4, 10), (5, 0), (6, 25), (7, 25)]
+    for divide in (partitioning.at_random, partitioning.whole_blocks_at_random):
+        together = numbers(divide(table, 4, seed=7, blocks=blocks))
+        found: list[list[int]] = [[], [], [], []]
+        at = 0
+        for number, row_count in blocks:
+            some = divide(table.slice(at, row_count), 4, seed=7, blocks=[(number, row_count)])
+            found = [[*rows, *more] for rows, more in zip(found, numbers(some), strict=True)]
+            at += row_count
+        assert together == found
+        assert sorted(value for part in together for value in part) == [*range(60)]
+
+
+def test_blocks_go_whole_where_chance_is_of_blocks() -> None:
+    table = pa.table({"row": range(400)})
+    parts = numbers(partitioning.whole_blocks_at_random(table, 4, seed=7, blocks=[(at, 4) for at in range(100)]))
+    assert all(40 < len(rows) < 160 for rows in parts)
+    assert all(rows[at : at + 4] == [*range(rows[at], rows[at] + 4)] for rows in parts for at in range(0, len(rows), 4))
 
 
 def test_rows_are_dealt_in_turn() -> None:

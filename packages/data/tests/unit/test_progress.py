@@ -43,7 +43,7 @@ def test_a_line_says_what_a_stage_has_done_and_why_it_waits() -> None:
     found.apply(events.TaskEnded(1, 1, events.Cost(), 2.0))
     read, mapped = progress.lines(found, width=120, height=9)
     assert read == "ReadParquet  ███░░░░░░░░░   25%  5,000 rows  50.0 KiB  3 tasks"
-    assert mapped == "Map(f)       ░░░░░░░░░░░░    0%  0 rows  0 B  0 tasks on 1 actors  waits for its actors"
+    assert mapped == "Map(f)       ░░░░░░░░░░░░    0%  0 rows  0 B  0 tasks on 1 actor  waits for its actors"
 
 
 def test_lines_are_no_wider_and_no_more_than_there_is_room_for() -> None:
@@ -83,6 +83,14 @@ def test_lines_are_drawn_now_and_then_and_once_after_the_last_event() -> None:
         "photos: 0 rows, 0 B, in 0.7 s",
         "photos: 0 rows, 0 B, in 2.0 s, failed",
     ]
+
+
+def test_there_may_be_one_line_for_the_whole_only() -> None:
+    screen = Screen()
+    watched = progress.Progress(machine(), "photos", screen, 1.0, has_stages=False)
+    watched.look(1.5)
+    watched.end(2.0, has_failed=False)
+    assert screen.shown == [["photos: 0 rows, 0 B, in 0.5 s"], ["photos: 0 rows, 0 B, in 1.0 s"]]
 
 
 def test_one_run_draws_at_a_time() -> None:

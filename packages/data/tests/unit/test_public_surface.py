@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import pathlib
+import subprocess
 import sys
 from typing import Any
 
@@ -91,6 +94,19 @@ def test_names_have_the_homes_that_imports_expect() -> None:
     ):
         assert [name for name in module.__all__ if not hasattr(module, name)] == []
         assert len(set(module.__all__)) == len(module.__all__)
+
+
+def test_what_comes_with_its_first_use_is_what_type_checkers_see() -> None:
+    tree = ast.parse(pathlib.Path(str(data.__file__)).read_text())
+    (declared,) = (one for one in tree.body if isinstance(one, ast.If) and one.orelse == [] and len(one.body) > 5)
+    seen = {alias.name: one.module for one in declared.body if isinstance(one, ast.ImportFrom) for alias in one.names}
+    assert sorted(seen) == data.__all__
+    for name, module in seen.items():
+        assert getattr(data, name) is getattr(importlib.import_module(str(module)), name)
+    program = (
+        "import umbel.data as data, sys; print('pyarrow' in sys.modules, data.window.__name__, 'range' in dir(data))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "False umbel.data.window True\n"
 
 
 # ---- types ----
@@ -331,6 +347,17 @@ def test_a_seed_may_be_another_in_each_run() -> None:
 # ---- options of operators ----
 
 
+def test_slips_are_told_with_what_is_meant() -> None:
+    with pytest.raises(TypeError, match=r"tasks have no option 'batchsize', .*; batchsize is perhaps batch_size$"):
+        data.range(1).map_batches(dict, batchsize=3)
+    with pytest.raises(TypeError, match="the number of rows must be an integer, got '3'"):
+        data.range("3")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="from_items takes a list of rows or values, got 5"):
+        data.from_items(5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"got 'asof'; that is join_asof\(\)"):
+        data.range(1).join(data.range(1), "asof")
+
+
 def test_columns_take_options_of_tasks() -> None:
     ds = data.from_items(ROWS)
     made = ds.with_column("y", col("id") + 1, num_cpus=0.5, compute=data.TaskPoolStrategy(2), label_selector=None)
@@ -371,8 +398,8 @@ def test_groups_take_options_and_say_which_do_nothing() -> None:
 
 def test_settings_of_rays_are_taken_where_they_mean_nothing() -> None:
     made = context.DataContext()
-    with pytest.warns(UserWarning, match="enable_operator_progress_bars has no effect: enable_progress_bars"):
-        made.enable_operator_progress_bars = False  # type: ignore[attr-defined]
+    with pytest.warns(UserWarning, match="use_ray_tqdm has no effect: enable_progress_bars"):
+        made.use_ray_tqdm = False
     made.max_errored_blocks = 0  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match="no setting max_errored_blocks: give the operator on_error="):
         made.max_errored_blocks = 3  # type: ignore[attr-defined]
@@ -390,9 +417,9 @@ def test_settings_of_rays_are_taken_where_they_mean_nothing() -> None:
 
 def test_options_of_a_run() -> None:
     limits = data.ExecutionResources.for_limits(cpu=2, object_store_memory=1 << 30)
-    assert limits == data.ExecutionResources(2, None, 1 << 30, None)
-    options = data.ExecutionOptions(resource_limits=None, exclude_resources=limits, actor_locality_enabled=False)  # type: ignore[arg-type]
-    assert options.resource_limits == data.ExecutionResources()
+    assert limits.by_name() == {"CPU": 2, "object_store_memory": 1 << 30}
+    options = data.ExecutionOptions(resource_limits=None, exclude_resources=limits)  # type: ignore[arg-type]
+    assert options.resource_limits == data.ExecutionResources.inf()
     assert options.preserve_order
 
 
@@ -422,6 +449,59 @@ def test_blocks_of_frames_and_dictionaries() -> None:
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"a": [1]})
     assert block.BlockAccessor.for_block(frame).to_pandas().equals(frame)
+
+
+def test_columns_of_blocks_are_computed_with() -> None:
+    table = pa.table({"x": [1, None, 4, 4], "l": [[1], [2, 3], None, []]})
+    found = block.BlockAccessor.for_block(table)
+    for ignore_nulls, sums in ((True, (3, 9, 1, 4, 3.0, 6.0)), (False, (4, None, None, None, None, None))):
+        names = ("count", "sum", "min", "max", "mean", "sum_of_squared_diffs_from_mean")
+        assert tuple(getattr(found, name)("x", ignore_nulls) for name in names) == sums
+    assert found.sum_of_squared_diffs_from_mean("x", True, 0.0) == 33
+    assert found.drop(["x"]).column_names == ["l"]
+    assert found.rename_columns({"x": "y"}).column_names == ["y", "l"]
+    assert found.slice(2, 4, copy=True).to_pydict() == {"x": [4, 4], "l": [None, []]}
+    column = block.BlockColumnAccessor.for_column(table["x"])
+    assert column.quantile(q=0.5, ignore_nulls=True) == 4
+    assert column.sum(ignore_nulls=True, as_py=False) == pa.scalar(9)
+    assert column.unique().to_pylist() == [1, None, 4]
+    assert column.value_counts() == {"values": [1, None, 4], "counts": [1, 1, 2]}
+    assert (column.dropna().to_pylist(), column.to_pylist()) == ([1, 4, 4], [1, None, 4, 4])
+    assert block.BlockColumnAccessor.for_column(np.arange(2)).to_numpy().tolist() == [0, 1]
+    lists = block.BlockColumnAccessor(table["l"])
+    assert (lists.is_composed_of_lists(), column.is_composed_of_lists()) == (True, False)
+    assert lists.flatten().to_pylist() == [1, 2, 3]
+    empty = block.BlockColumnAccessor.for_column(pa.array([], pa.int64()))
+    assert (empty.value_counts(), empty.sum_of_squared_diffs_from_mean(True)) == (None, None)
+
+
+class _Mean(aggregate.AggregateFnV2[list[float], float]):  # type: ignore[type-arg]
+    """As the guide of Ray Data writes one."""
+
+    def __init__(self, on: str) -> None:
+        super().__init__(f"own_mean({on})", zero_factory=lambda: [0, 0], on=on, ignore_nulls=True)
+
+    def aggregate_block(self, block_: pa.Table) -> Any:
+        accessor = block.BlockAccessor.for_block(block_)
+        count = accessor.count(self._target_col_name, self._ignore_nulls)  # type: ignore[arg-type]
+        return [accessor.sum(self._target_col_name, self._ignore_nulls), count] if count else None  # type: ignore[arg-type]
+
+    def combine(self, current_accumulator: Any, new: Any) -> Any:
+        return [one + other for one, other in zip(current_accumulator, new, strict=True)]
+
+    def finalize(self, accumulator: Any) -> Any:
+        return accumulator[0] / accumulator[1]
+
+
+def test_an_aggregation_that_was_written_for_ray_is_taken() -> None:
+    ds = data.from_items([{"k": "a", "x": 1}, {"k": "a", "x": None}, {"k": "b", "x": None}, {"k": "a", "x": 4}])
+    assert ds.groupby("k").aggregate(_Mean("x")).take_all() == [
+        {"k": "a", "own_mean(x)": 2.5},
+        {"k": "b", "own_mean(x)": None},
+    ]
+    made = [_Mean("x"), aggregate.Sum("x"), aggregate.Count(), aggregate.Sum("x", alias_name="all")]
+    assert [one.get_agg_name() for one in made] == ["own_mean", "sum", "count", "all"]
+    assert _Mean("x").get_target_column() == "x"
 
 
 def test_tensors_are_made_of_tables_by_the_usual_collate_fn() -> None:

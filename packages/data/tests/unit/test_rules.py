@@ -15,7 +15,7 @@ from umbel import data
 from umbel.data import aggregate, expressions, window
 from umbel.data._blocks import grouping
 from umbel.data._engine import local
-from umbel.data._plan import kernels, logical, physical, rules, schemas
+from umbel.data._plan import calls, kernels, logical, physical, rules, schemas
 from umbel.data.expressions import col, lit, when
 
 TABLE = pa.table(
@@ -195,6 +195,6 @@ def test_no_users_function_is_tried_twice_at_once() -> None:
     """A late read may be, but not with what a user does behind it."""
     read = logical.Read(source=data.range(3)._node.source)  # type: ignore[attr-defined]
     kernel = logical.Filter(input=read, expression=col("id") > 1)
-    function = logical.MapRows(input=kernel, function=logical.Function(dict), kind="map")
+    function = logical.MapRows(input=kernel, function=calls.Function(dict), kind="map")
     assert physical.stage_of(kernel, physical.Sizes()).can_repeat  # type: ignore[union-attr]
     assert not physical.stage_of(function, physical.Sizes()).can_repeat  # type: ignore[union-attr]

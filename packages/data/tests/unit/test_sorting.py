@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umbel.data._blocks import accelerator, ordering, sorting
+from umbel.data._blocks import optional_polars, ordering, sorting
 
 
 def order(table: pa.Table) -> list[int]:
@@ -70,9 +70,9 @@ def test_the_order_is_the_same_with_and_without_polars(case: str, monkeypatch: p
     table = pa.table({str(index): key for index, key in enumerate(keys)})
     descending = [index == 1 for index in range(len(keys))]
     codes = ordering.codes(table, table.column_names, descending)
-    monkeypatch.setattr(accelerator, "ROWS_MIN", 0)
+    monkeypatch.setattr(optional_polars, "ROWS_MIN", 0)
     with_polars = ordering.argsort(codes, table.num_rows)
-    monkeypatch.setattr(accelerator, "ROWS_MIN", 10**9)
+    monkeypatch.setattr(optional_polars, "ROWS_MIN", 10**9)
     without = ordering.argsort(codes, table.num_rows)
     signed = [-key if is_descending else key for key, is_descending in zip(keys, descending, strict=True)]
     assert with_polars.tolist() == without.tolist() == np.lexsort(signed[::-1]).tolist()

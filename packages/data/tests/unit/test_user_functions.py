@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from umbel.data._engine import task_context
-from umbel.data._plan import awaiting, failing, functions, logical
+from umbel.data._plan import awaiting, calls, failing, functions
 
 TABLE = pa.table({"a": pa.array([1, 2, 3, 4, 5], pa.int32())})
 
@@ -31,13 +31,13 @@ def values(tables: Any) -> list[int]:
 
 
 def rows(kind: str, call: Any, on_error: str = "raise", **arguments: Any) -> functions.RowCalls:
-    return functions.RowCalls("Map(f)", logical.Function(call, **arguments), kind, on_error)
+    return functions.RowCalls("Map(f)", calls.Function(call, **arguments), kind, on_error)
 
 
 def batches(call: Any, batch_size: Any = None, batch_format: Any = "numpy", **options: Any) -> functions.BatchCalls:
     on_error = options.pop("on_error", "raise")
     zero_copy = options.pop("zero_copy", True)
-    function = logical.Function(call, **options)
+    function = calls.Function(call, **options)
     return functions.BatchCalls("MapBatches(f)", function, batch_size, batch_format, zero_copy, on_error)
 
 

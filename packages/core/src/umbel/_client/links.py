@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,8 @@ class Link:
         self.depth = 0  # of what the peer sends, as it said last
         self.depth_told = 0
         self.recorded: Any = NOTHING_RECORDED  # of the task that ended there last, see `recording.Last`
-        self.recent: dict[int, tuple[int, Any]] = {}  # at a worker: results just sent, for tasks that need them next
+        # At a worker: results just sent, for tasks that need them next. Several threads add to them without the lock.
+        self.recent: collections.OrderedDict[int, tuple[int, Any]] = collections.OrderedDict()
 
     def post(self, message: tuple[Any, ...]) -> None:
         self.outbox.append(message)

@@ -230,9 +230,10 @@ class Executor:
             kwargs = dict(kwargs)  # what is read must not stay in the payload if this has to begin anew
             for key, object_id, dep_kind, dep_payload in deps:
                 if dep_kind == messages.AWAITED:
-                    if dep_payload not in job.link.recent:
+                    known = job.link.recent.get(dep_payload)  # another thread may let go of it meanwhile
+                    if known is None:
                         raise InputNotHere
-                    dep_kind, dep_payload = job.link.recent[dep_payload]
+                    dep_kind, dep_payload = known
                 ids.append(object_id)
                 value = self._read_argument(dep_kind, dep_payload, object_id, ids, waits=waits)
                 if type(key) is int:
@@ -294,7 +295,7 @@ class Executor:
         recent = job.link.recent
         recent[job.seq] = (kind, payload)
         if len(recent) > RECENT_MAX:
-            del recent[next(iter(recent))]
+            recent.popitem(last=False)  # in one step, as other threads of an actor do the same
 
     def lend(self, job: Execution, contained: tuple[bytes, ...]) -> list[bytes]:
         """Have the receiver's borrows of references in a result entered, while the value still holds them. Returns

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import copy
 import dataclasses
 import difflib
 import math
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn
 
+from umbel.data import _settings as settings
 from umbel.data import checkpoint
+
+if TYPE_CHECKING:
+    from umbel.data._engine import reports
 
 MIB = 1 << 20
 
@@ -21,8 +26,8 @@ MIB = 1 << 20
 class ExecutionResources:
     """How much a run may take at once; None for as much as there is.
 
-    object_store_memory: bytes of blocks and of what tasks were seen to take; half of the object store by default. cpu, gpu,
-    memory (bytes) are not heeded yet: give operators `compute=`, `num_cpus=` and `memory=`.
+    cpu, gpu: of all tasks and actors that run at once. object_store_memory: bytes of blocks and of what tasks were seen to
+    take; half of the object store by default. memory (bytes) is not heeded: give operators `memory=`.
     """
 
     cpu: float | None = None
@@ -38,8 +43,43 @@ class ExecutionResources:
         object_store_memory: float | None = None,
         memory: float | None = None,
     ) -> ExecutionResources:
-        """Bounds: numbers of CPUs and GPUs, and bytes; None for no bound."""
-        return cls(cpu, gpu, object_store_memory, memory)
+        """Bounds: numbers of CPUs and GPUs, and bytes; None for no bound, which is infinite here."""
+        given = (cpu, gpu, object_store_memory, memory)
+        return cls(*(math.inf if one is None else one for one in given))
+
+    @classmethod
+    def zero(cls) -> ExecutionResources:
+        """None of each."""
+        return cls(0.0, 0.0, 0.0, 0.0)
+
+    @classmethod
+    def inf(cls) -> ExecutionResources:
+        """No bound."""
+        return cls.for_limits()
+
+    def copy(
+        self,
+        *,
+        cpu: float | None = None,
+        gpu: float | None = None,
+        object_store_memory: float | None = None,
+        memory: float | None = None,
+    ) -> ExecutionResources:
+        """The same, but for those that are given."""
+        given = {"cpu": cpu, "gpu": gpu, "object_store_memory": object_store_memory, "memory": memory}
+        return dataclasses.replace(self, **{name: one for name, one in given.items() if one is not None})
+
+    def add(self, other: ExecutionResources) -> ExecutionResources:
+        """The sum of each, of which None is 0."""
+        return self._with(other, 1)
+
+    def subtract(self, other: ExecutionResources) -> ExecutionResources:
+        """The difference of each, of which None is 0."""
+        return self._with(other, -1)
+
+    def _with(self, other: ExecutionResources, sign: int) -> ExecutionResources:
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return ExecutionResources(*((mine or 0.0) + sign * (theirs or 0.0) for mine, theirs in pairs))
 
     def by_name(self) -> dict[str, float]:
         """By the names of the cluster's resources, those that are said and finite."""
@@ -65,36 +105,86 @@ class RandomSeedConfig:
 @dataclass
 class ExecutionOptions:
     """resource_limits: of each run. exclude_resources: what is left to others. preserve_order: rows come in the order of what was
-    read; False lets a block overtake slower ones. verbose_progress: has no effect yet. actor_locality_enabled,
-    locality_with_output: of Ray; blocks are read where they are."""
+    read; False lets a block overtake slower ones. verbose_progress: a line for each stage, and not only one for the whole.
+    label_selector: all tasks and actors are on nodes with these labels, as `label_selector` of `umbel.remote` says; that of an
+    operator goes before it. actor_locality_enabled, locality_with_output: have no effect, as blocks are read where they are."""
 
-    resource_limits: ExecutionResources = field(default_factory=ExecutionResources)
-    exclude_resources: ExecutionResources = field(default_factory=ExecutionResources)
+    resource_limits: ExecutionResources = field(default_factory=ExecutionResources.for_limits)
+    exclude_resources: ExecutionResources = field(default_factory=ExecutionResources.zero)
     preserve_order: bool = True
     actor_locality_enabled: bool = True
-    verbose_progress: bool = False
+    verbose_progress: bool = True
+    label_selector: Mapping[str, str] | None = None
     locality_with_output: bool = False
 
-    def __post_init__(self) -> None:
-        self.resource_limits = self.resource_limits or ExecutionResources()  # Ray's is None by default
-        self.exclude_resources = self.exclude_resources or ExecutionResources()
+    def __setattr__(self, name: str, value: Any) -> None:
+        if value is None:  # as Ray's constructor takes it
+            usual: dict[str, Any] = {
+                "resource_limits": ExecutionResources.for_limits,
+                "exclude_resources": ExecutionResources.zero,
+                "verbose_progress": lambda: True,
+            }
+            value = usual[name]() if name in usual else None
+        if (name, bool(value)) in (("actor_locality_enabled", False), ("locality_with_output", True)):
+            warnings.warn(f"ExecutionOptions.{name} has no effect: blocks are read where they are", stacklevel=2)
+        object.__setattr__(self, name, value)
+
+    def copy(self) -> ExecutionOptions:
+        """Another one with the same settings."""
+        found = copy.copy(self)
+        found.resource_limits, found.exclude_resources = self.resource_limits.copy(), self.exclude_resources.copy()
+        return found
+
+
+class ExecutionCallback:
+    """What is called as runs go on, in the process and on the thread that drives them: subclass it, and append the class to
+    `DataContext.custom_execution_callback_classes`. One is made for each run. What it raises ends the run.
+
+    executor: the run, of which `name` is the dataset's and `stats()` what `Dataset.stats` gives, so far.
+    """
+
+    def before_execution_starts(self, executor: reports.Execution) -> None:
+        """Before the first task."""
+
+    def on_execution_step(self, executor: reports.Execution) -> None:
+        """Whenever something has happened. In a run in the calling process, never."""
+
+    def after_execution_succeeds(self, executor: reports.Execution) -> None:
+        """At the end, also where whoever reads wants no more."""
+
+    def after_execution_fails(self, executor: reports.Execution, error: BaseException) -> None:
+        """At the end, by this error."""
+
+
+RETRIED_IO_ERRORS: Final = (
+    "AWS Error INTERNAL_FAILURE",
+    "AWS Error NETWORK_CONNECTION",
+    "AWS Error SLOW_DOWN",
+    "AWS Error UNKNOWN (HTTP status 503)",
+    "AWS Error SERVICE_UNAVAILABLE",
+)
 
 
 @dataclass
 class DataContext:
-    """The settings of datasets that are made while it is the current one.
+    """The settings of datasets that are made while it is the current one. A dataset keeps a copy of them, `Dataset.context`;
+    functions find it by `DataContext.get_current()` wherever they run.
 
-    target_max_block_size: bytes at which a block ends. target_shuffle_block_size: of what one task of a shuffle puts together.
+    target_max_block_size: bytes at which a block ends, None for never. target_shuffle_block_size: of what one task of a shuffle
+    puts together.
     read_op_min_num_blocks: tasks that a read is divided into, where that leaves them target_min_block_size each; None for two for
     each CPU. broadcast_bytes_max: a side of a join that has no more bytes than that goes whole to every task, where the kind of
     join allows it, and the other side is not divided; 0 to divide both always. local_bytes_max: up to so many bytes, plans of
     built-in operators run in the calling process. split_wait_s: so long consumers of `streaming_split` wait for one that does not
     come, before they fail; None for ever. enable_progress_bars: a line for each stage while a run goes on, on a terminal or in a
-    notebook. checkpoint_config: where writes note what is done, so that they can go on after their driver was killed;
-    `checkpoint=` of a write takes its place.
+    notebook; enable_operator_progress_bars: False for one of the whole only. checkpoint_config: where writes note what is done,
+    so that they can go on after their driver was killed; `checkpoint=` of a write takes its place.
+    max_tasks_in_flight_per_actor: where an ActorPoolStrategy does not say it. retried_io_errors: texts or regular expressions; a
+    read whose error has one of them is tried again, from where it was. custom_execution_callback_classes: see
+    ExecutionCallback.
     """
 
-    target_max_block_size: int = 128 * MIB
+    target_max_block_size: int | None = 128 * MIB
     target_min_block_size: int = 1 * MIB
     target_shuffle_block_size: int = 128 * MIB
     read_op_min_num_blocks: int | None = None
@@ -102,8 +192,12 @@ class DataContext:
     local_bytes_max: int = 64 * MIB
     execution_options: ExecutionOptions = field(default_factory=ExecutionOptions)
     enable_progress_bars: bool = True
+    enable_operator_progress_bars: bool = True
     split_wait_s: float | None = 600.0
     checkpoint_config: checkpoint.CheckpointConfig | None = None
+    max_tasks_in_flight_per_actor: int | None = None
+    retried_io_errors: list[str] = field(default_factory=lambda: [*RETRIED_IO_ERRORS])
+    custom_execution_callback_classes: list[type[ExecutionCallback]] = field(default_factory=list)
     _own: dict[str, Any] = field(default_factory=dict, repr=False)  # of `set_config`
 
     _default: ClassVar[DataContext | None] = None
@@ -131,9 +225,12 @@ class DataContext:
 
     def copy(self) -> DataContext:
         """Another one with the same settings."""
-        return dataclasses.replace(
-            self, execution_options=dataclasses.replace(self.execution_options), _own=dict(self._own)
-        )
+        found = copy.copy(self)
+        found.execution_options = self.execution_options.copy()
+        found.retried_io_errors = [*self.retried_io_errors]
+        found.custom_execution_callback_classes = [*self.custom_execution_callback_classes]
+        found._own = dict(self._own)
+        return found
 
     def set_config(self, key: str, value: Any) -> None:
         """Keep something of one's own with the settings."""
@@ -148,11 +245,13 @@ class DataContext:
         self._own.pop(key, None)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in _REFUSED:
-            if value not in (None, False, 0):
-                raise AttributeError(f"DataContext has no setting {name}: {_REFUSED[name]}")
-        elif name in _WITHOUT_EFFECT:
-            warnings.warn(f"DataContext.{name} has no effect: {_WITHOUT_EFFECT[name]}", stacklevel=2)
+        if name in _OLD_NAMES:
+            name = _OLD_NAMES[name]
+        if name in settings.REFUSED:
+            if value not in (None, False, 0, []):
+                raise AttributeError(f"DataContext has no setting {name}: {settings.REFUSED[name]}")
+        elif name in settings.WITHOUT_EFFECT:
+            warnings.warn(f"DataContext.{name} has no effect: {settings.WITHOUT_EFFECT[name]}", stacklevel=2)
         elif name not in self.__dataclass_fields__:
             known = [one for one in self.__dataclass_fields__ if not one.startswith("_")]
             near = difflib.get_close_matches(name, known, 1)
@@ -160,53 +259,25 @@ class DataContext:
             raise AttributeError(f"DataContext has no setting {name!r}; {meant} {', '.join(known)}")
         object.__setattr__(self, name, value)
 
+    def __getattr__(self, name: str) -> Any:
+        """Of a setting that is not there and was not set: None, for a program that would set it back."""
+        if name in _OLD_NAMES:
+            return getattr(self, _OLD_NAMES[name])
+        if name in settings.WITHOUT_EFFECT or (name in settings.REFUSED and not name.endswith("_config")):
+            return None
+        advice = f": {settings.REFUSED[name]}" if name in settings.REFUSED else ""
+        raise AttributeError(f"DataContext has no setting {name}{advice}")
 
-_PROGRESS: Final = "enable_progress_bars is the one switch"
-_MEASURED: Final = "partitions are as large as the data says, see target_shuffle_block_size"
-_ONE_WAY: Final = "there is one way, which needs no choice"
-_WITHOUT_EFFECT: Final[Mapping[str, str]] = {
-    "actor_locality_enabled": "blocks are read where they are",
-    "default_hash_shuffle_parallelism": _MEASURED,
-    "enable_auto_log_stats": "print stats() after a run",
-    "enable_operator_progress_bars": _PROGRESS,
-    "enable_pandas_block": "blocks are Arrow's",
-    "enable_progress_bar_name_truncation": _PROGRESS,
-    "enable_rich_progress_bars": _PROGRESS,
-    "enable_tensor_extension_casting": "arrays make tensors",
-    "hash_shuffle_reduce_batch_size": _MEASURED,
-    "large_args_threshold": _ONE_WAY,
-    "log_internal_stack_trace": "errors have the frames of the user's functions, and the rest as their cause",
-    "max_hash_shuffle_aggregators": _MEASURED,
-    "min_parallelism": "use read_op_min_num_blocks",
-    "op_resource_reservation_enabled": _ONE_WAY,
-    "op_resource_reservation_ratio": _ONE_WAY,
-    "print_on_execution_start": "nothing is printed",
-    "scheduling_strategy": "give it to an operator, as scheduling_strategy=",
-    "scheduling_strategy_large_args": "give it to an operator, as scheduling_strategy=",
-    "shuffle_compression": _ONE_WAY,
-    "shuffle_input_batch_bytes": _MEASURED,
-    "shuffle_strategy": _ONE_WAY,
-    "streaming_read_buffer_size": _ONE_WAY,
-    "trace_allocations": "stats() has the memory of each stage",
-    "use_arrow_tensor_v2": "offsets are as wide as they need be",
-    "use_legacy_iter_batches": _ONE_WAY,
-    "use_polars": "it is used where it is installed and quicker",
-    "use_polars_sort": "it is used where it is installed and quicker",
-    "use_push_based_shuffle": _ONE_WAY,
-    "use_ray_tqdm": _PROGRESS,
-    "use_streaming_executor": _ONE_WAY,
-    "verbose_stats_logs": "stats() has all figures",
-    "warn_on_driver_memory_usage_bytes": _ONE_WAY,
+
+_OLD_NAMES: Final = {
+    "target_shuffle_max_block_size": "target_max_block_size",
+    "write_file_retry_on_errors": "retried_io_errors",
 }
-_NOT_AGAIN: Final = (
-    "what the system did is tried again; an error of a function is not: catch it there, or give on_error="
-)
-_REFUSED: Final[Mapping[str, str]] = {
-    "max_errored_blocks": "give the operator on_error='skip' or 'collect', which is for rows that fail",
-    "retried_map_errors": _NOT_AGAIN,
-    "max_map_retries": _NOT_AGAIN,
-    "actor_task_retry_on_errors": _NOT_AGAIN,
-}
+
+
+def __getattr__(name: str) -> NoReturn:
+    advice = f": {settings.CLASSES[name]}" if name in settings.CLASSES else ""
+    raise AttributeError(f"umbel.data.context has no {name!r}{advice}")
 
 
 _here: contextvars.ContextVar[DataContext | None] = contextvars.ContextVar("umbel_data_context", default=None)

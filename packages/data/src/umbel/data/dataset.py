@@ -137,7 +137,7 @@ class Dataset(
 
         Runs nothing, and needs no runtime. Files are opened only as far as for reading: footers, say.
         """
-        text = explaining.explained(self._node, lambda last: running.drawn(last, self._context))
+        text = explaining.explained(self._node, self._context)
         print(text)  # noqa: T201 - this is what it is for
         return text
 
@@ -150,11 +150,12 @@ class Dataset(
 
     def stats(self) -> reports.Stats:
         """Of the latest run, also while it goes on: a dictionary of what each stage took and gave and what it waited for, of the
-        run as a whole and its slowest stage, and of rows that were left out. Printed, it is a table.
+        run as a whole and its slowest stage, and of rows that were left out. Printed, it is a table. Before a run it is empty,
+        and so is its text.
 
         `help(type(ds.stats()))` and docs/data/running.md have all keys. Seconds end with `_s`, bytes have `bytes` in them.
         """
-        return self._last_run().stats()
+        return reports.Stats() if self._latest is None else self._latest.stats()
 
     def get_stats_summary(self) -> reports.Stats:
         """The same as `stats`."""
@@ -170,7 +171,8 @@ class Dataset(
         if operator is not None:
             is_of_it = pc.field(failing.COLUMN, "operator") == operator
             tables = [one for one in (table.filter(is_of_it) for table in tables) if one.num_rows]
-        return MaterializedDataset.of(tables or [pa.schema([(failing.COLUMN, failing.TYPE)]).empty_table()], "Errors")
+        none = pa.schema([(failing.COLUMN, failing.TYPE)]).empty_table()
+        return MaterializedDataset._of_tables(tables or [none], "Errors")
 
     def iterator(self) -> DataIterator:
         """What can be iterated over again and again; each time is a run."""
@@ -201,12 +203,12 @@ class MaterializedDataset(Dataset):
     _node: logical.FromBlocks
 
     @classmethod
-    def of(cls, tables: Sequence[pa.Table], what: str = "FromBlocks") -> MaterializedDataset:
+    def _of_tables(cls, tables: Sequence[pa.Table], what: str = "FromBlocks") -> MaterializedDataset:
         """Of tables that are here, each a block. what: the name of its operator in plans."""
         blocks = [stages.Block(one, stages.Metadata(one.num_rows, sizes.size_bytes(one), one.schema)) for one in tables]
-        return cls(logical.FromBlocks(blocks=blocks, what=what), contexts.DataContext.get_current())
+        return cls(logical.FromBlocks(blocks=blocks, what=what), contexts.DataContext.get_current().copy())
 
-    def parts(self, ends: Sequence[int], what: str) -> list[MaterializedDataset]:
+    def _parts(self, ends: Sequence[int], what: str) -> list[MaterializedDataset]:
         """Its rows up to each of these places, which rise. Blocks that are not cut stay where they are."""
         made: list[list[stages.Block]] = [[] for _ in ends]
         first = 0
@@ -233,13 +235,13 @@ class MaterializedDataset(Dataset):
 def _part(block: stages.Block, first: int, row_count: int) -> stages.Block:
     if row_count == block.metadata.row_count:
         return block
-    table = table_of(block).slice(first, row_count)
+    table = _table_of(block).slice(first, row_count)
     return stages.Block(
         table, stages.Metadata(row_count, sizes.size_bytes(table), table.schema, block.metadata.input_files)
     )
 
 
-def table_of(block: stages.Block) -> pa.Table:
+def _table_of(block: stages.Block) -> pa.Table:
     """Fetched, if it is not here."""
     if isinstance(block.value, pa.Table):
         return block.value

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from umbel.data import aggregate as aggregates
 from umbel.data import expressions
-from umbel.data._api import options, transforms
+from umbel.data._api import checks, options, transforms
 from umbel.data._blocks import batches
 from umbel.data._expressions import evaluate
 from umbel.data._plan import logical, schemas
@@ -124,7 +124,7 @@ class GroupedData:
         return self.map_groups(_GroupColumn(expr.alias(column_name)), batch_format="pyarrow", **ray_remote_args)
 
     def _of_columns(self, kind: Callable[[str], Any], on: str | Sequence[str] | None) -> Dataset:
-        names = options.keys("on", on if on is None or isinstance(on, str) else list(on))
+        names = checks.keys("on", on)
         if not names:
             schema = schemas.of(self._dataset._node)
             if schema is None:

@@ -14,6 +14,7 @@ from umbel.data._plan import calls, repeating
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from umbel.data import context as contexts
     from umbel.data._engine import reports
     from umbel.data.dataset import Dataset, Schema
 
@@ -28,6 +29,8 @@ class Source(Protocol):
 
     def resumes(self) -> None:
         """Raises ValueError, saying why, where another process would not see the same rows in the same order."""
+
+    def context(self) -> contexts.DataContext: ...
 
     def schema(self) -> Schema | None: ...
 
@@ -186,6 +189,10 @@ class DataIterator:
         """Not there: raises NotImplementedError. Use `iter_torch_batches`."""
         raise NotImplementedError("there is no to_torch; use iter_torch_batches(), which takes dtypes and collate_fn")
 
+    def get_context(self) -> contexts.DataContext:
+        """The settings of the dataset that is iterated over."""
+        return self._source.context()
+
     def schema(self) -> Schema | None:
         """See `Dataset.schema`."""
         return self._source.schema()
@@ -223,6 +230,9 @@ class DatasetSource:
             why = "the context has preserve_order=False"
         if why is not None:
             raise ValueError(f"another run would not give the same rows in the same order: {why}")
+
+    def context(self) -> contexts.DataContext:
+        return self._dataset.context
 
     def schema(self) -> Schema | None:
         return self._dataset.schema()

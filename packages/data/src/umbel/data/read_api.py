@@ -15,18 +15,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from umbel.data import context as contexts
-from umbel.data import datasource as sources
-from umbel.data._api import arguments, plugins, references
+from umbel.data._api import format_options, plugins, references
 from umbel.data._api import options as task_options
 from umbel.data._blocks import batches, frames, schemas, sizes
+from umbel.data._engine import placing
 from umbel.data._plan import kernels, logical
-from umbel.data._sources import partitioning
+from umbel.data._sources import base as sources
+from umbel.data._sources import ranges
 from umbel.data.dataset import Dataset, MaterializedDataset
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from typing_extensions import Unpack
+
+    from umbel.data._sources import files, partitioning
 
 logger = logging.getLogger("umbel.data")
 
@@ -58,7 +61,7 @@ class TaskOptions(TypedDict, total=False):
     ray_remote_args: Mapping[str, Any] | None
 
 
-class FileOptions(TaskOptions, total=False):
+class FileReadOptions(TaskOptions, total=False):
     """What all readers of files take, beside TaskOptions. All may be left out.
 
     filesystem: of pyarrow or fsspec; by the URI if it is None. arrow_open_stream_args: for opening a file, of which `compression`
@@ -73,17 +76,17 @@ class FileOptions(TaskOptions, total=False):
 
     filesystem: Any
     arrow_open_stream_args: Mapping[str, Any] | None
-    partition_filter: sources.PathPartitionFilter | None
-    partitioning: sources.Partitioning | None
+    partition_filter: partitioning.PathPartitionFilter | None
+    partitioning: partitioning.Partitioning | None
     include_paths: bool
     ignore_missing_paths: bool
     skip_paths: Paths | None
-    shuffle: Literal["files"] | sources.FileShuffleConfig | None
+    shuffle: Literal["files"] | files.FileShuffleConfig | None
     file_extensions: Sequence[str] | None
     schema: pa.Schema | None
 
 
-class CsvOptions(FileOptions, total=False):
+class CsvReadOptions(FileReadOptions, total=False):
     """The options of pyarrow.csv."""
 
     read_options: Any
@@ -91,14 +94,14 @@ class CsvOptions(FileOptions, total=False):
     convert_options: Any
 
 
-class JsonOptions(FileOptions, total=False):
+class JsonReadOptions(FileReadOptions, total=False):
     """The options of pyarrow.json. read_options say how large pieces are, which is decided here."""
 
     read_options: Any
     parse_options: Any
 
 
-class ImageOptions(FileOptions, total=False):
+class ImageReadOptions(FileReadOptions, total=False):
     """arrow_open_file_args: the name that it has for images."""
 
     arrow_open_file_args: Mapping[str, Any] | None
@@ -110,12 +113,12 @@ class ImageOptions(FileOptions, total=False):
 
 def range(n: int, **options: Unpack[TaskOptions]) -> Dataset:
     """The numbers 0 to n - 1, as column `id`."""
-    return read_datasource(sources.RangeDatasource(n), **options)
+    return read_datasource(ranges.RangeDatasource(n), **options)
 
 
 def range_tensor(n: int, *, shape: tuple[int, ...] = (1,), **options: Unpack[TaskOptions]) -> Dataset:
     """Tensors of this shape, each filled with its number 0 to n - 1, as column `data`."""
-    return read_datasource(sources.RangeDatasource(n, tensor_shape=shape), **options)
+    return read_datasource(ranges.RangeDatasource(n, tensor_shape=shape), **options)
 
 
 def from_items(
@@ -124,6 +127,8 @@ def from_items(
     """A row for each item: a mapping is one by its keys; anything else is the column `item`. parallelism: the old name of
     override_num_blocks."""
     _, count = task_options.of_read({"override_num_blocks": override_num_blocks, "parallelism": parallelism})
+    if not isinstance(items, Iterable):
+        raise TypeError(f"from_items takes a list of rows or values, got {items!r}")
     return _of_table(kernels.of_rows([*items]), "FromItems", count)
 
 
@@ -216,7 +221,7 @@ def from_huggingface(dataset: Any, *, override_num_blocks: int | None = None) ->
 
 def _of_references(refs: Any, what: str, *, column: str | None = None) -> MaterializedDataset:
     node = logical.FromBlocks(blocks=references.to_blocks(refs, column=column), what=what)
-    return MaterializedDataset(node, contexts.DataContext.get_current())
+    return MaterializedDataset(node, contexts.DataContext.get_current().copy())
 
 
 def _several(given: Any) -> list[Any]:
@@ -250,7 +255,7 @@ def _of_several(tables: Sequence[pa.Table], what: str, block_count: int | None) 
         whole = schemas.concat(tables)
         ends = [whole.num_rows * number // block_count for number in builtins.range(block_count + 1)]
         tables = [whole.slice(first, last - first) for first, last in itertools.pairwise(ends)]
-    return MaterializedDataset.of(tables, what)
+    return MaterializedDataset._of_tables(tables, what)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -268,11 +273,12 @@ def read_datasource(datasource: sources.Datasource | str, **options: Unpack[Task
         raise TypeError(f"a Datasource is needed, or the name of one, got {datasource!r}")
     unknown = [name for name in options if name not in TaskOptions.__annotations__]
     if unknown:
-        raise TypeError(arguments.unknown("read_datasource", unknown[0], TaskOptions.__annotations__))
+        raise TypeError(format_options.unknown("read_datasource", unknown[0], TaskOptions.__annotations__))
     means, block_count = task_options.of_read(options)
-    return Dataset(
-        logical.Read(source=datasource, parallelism=block_count, means=means), contexts.DataContext.get_current()
-    )
+    if not datasource.supports_distributed_reads:
+        means = logical.Means(means.compute, placing.on_driver(means.resources))
+    node = logical.Read(source=datasource, parallelism=block_count, means=means)
+    return Dataset(node, contexts.DataContext.get_current().copy())
 
 
 def _read(
@@ -282,7 +288,7 @@ def _read(
     options: Mapping[str, Any],
     own: Mapping[str, Any] = types.MappingProxyType({}),
     *,
-    of_format: arguments.OfFormat | None = None,
+    of_format: format_options.OfFormat | None = None,
     always: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> Dataset:
     """own: options of the format, of which None is left out; always: those of which it is not. of_format: those that go on to
@@ -294,11 +300,11 @@ def _read(
         given |= of_format.taken(of_file, given)
     if "arrow_open_file_args" in of_file:
         of_file["arrow_open_stream_args"] = of_file.pop("arrow_open_file_args")
-    unknown = [one for one in of_file if one not in FileOptions.__annotations__]
+    unknown = [one for one in of_file if one not in FileReadOptions.__annotations__]
     if unknown:
         named = {*inspect.signature(globals()[name]).parameters} - {"paths", "options"}
-        known = {*FileOptions.__annotations__, *named, *(() if of_format is None else of_format.known)}
-        raise TypeError(arguments.unknown(name, unknown[0], known))
+        known = {*FileReadOptions.__annotations__, *named, *(() if of_format is None else of_format.known)}
+        raise TypeError(format_options.unknown(name, unknown[0], known))
     if of_file.get("arrow_open_stream_args") is not None:
         of_file["open_stream_args"] = of_file["arrow_open_stream_args"]
     of_file.pop("arrow_open_stream_args", None)
@@ -312,7 +318,7 @@ def read_parquet(
     columns: list[str] | None = None,
     filter: Any = None,
     arrow_parquet_args: Mapping[str, Any] | None = None,
-    **options: Unpack[FileOptions],
+    **options: Unpack[FileReadOptions],
 ) -> Dataset:
     """Of Parquet files, by row groups. columns: only these are read. filter: rows for which it is true, an expression of ours or
     of pyarrow; row groups and partitions of which none can be are not read. Other options, or arrow_parquet_args, go to pyarrow's
@@ -324,18 +330,20 @@ def read_parquet(
         "arrow_parquet_args": arrow_parquet_args,
     }
     kind = _kind("parquet", "ParquetDatasource")
-    made = _read("read_parquet", kind, paths, options, own, of_format=arguments.PARQUET_READ)
+    made = _read("read_parquet", kind, paths, options, own, of_format=format_options.PARQUET_READ)
     return made if filter is None or is_arrow else made.filter(expr=filter)
 
 
 def read_csv(
-    paths: Paths, *, arrow_csv_args: Mapping[str, Any] | None = None, **options: Unpack[CsvOptions]
+    paths: Paths, *, arrow_csv_args: Mapping[str, Any] | None = None, **options: Unpack[CsvReadOptions]
 ) -> Dataset:
     """Of CSV files with a line of names. read_options, parse_options, convert_options: of pyarrow.csv; or together as
     arrow_csv_args."""
+    from umbel.data._sources import partitioning
+
     given: Mapping[str, Any] = {"partitioning": partitioning.HIVE, **options}
     kind = _kind("csv", "CSVDatasource")
-    return _read("read_csv", kind, paths, given, {"arrow_csv_args": arrow_csv_args}, of_format=arguments.CSV_READ)
+    return _read("read_csv", kind, paths, given, {"arrow_csv_args": arrow_csv_args}, of_format=format_options.CSV_READ)
 
 
 def read_json(
@@ -343,25 +351,27 @@ def read_json(
     *,
     lines: bool = False,
     arrow_json_args: Mapping[str, Any] | None = None,
-    **options: Unpack[JsonOptions],
+    **options: Unpack[JsonReadOptions],
 ) -> Dataset:
     """Of JSON files: a row on each line, or a document that is a list of rows, or one row. lines: each line is one for
     certain. parse_options: of pyarrow.json."""
+    from umbel.data._sources import partitioning
+
     given: Mapping[str, Any] = {"partitioning": partitioning.HIVE, **options}
     kind = _kind("json", "JSONDatasource")
     own = {"lines": lines, "arrow_json_args": arrow_json_args}
-    return _read("read_json", kind, paths, given, own, of_format=arguments.JSON_READ)
+    return _read("read_json", kind, paths, given, own, of_format=format_options.JSON_READ)
 
 
 def read_text(
-    paths: Paths, *, encoding: str = "utf-8", drop_empty_lines: bool = True, **options: Unpack[FileOptions]
+    paths: Paths, *, encoding: str = "utf-8", drop_empty_lines: bool = True, **options: Unpack[FileReadOptions]
 ) -> Dataset:
     """A row for each line, as column `text`."""
     own = {"encoding": encoding, "drop_empty_lines": drop_empty_lines}
     return _read("read_text", _kind("text", "TextDatasource"), paths, options, own)
 
 
-def read_binary_files(paths: Paths, **options: Unpack[FileOptions]) -> Dataset:
+def read_binary_files(paths: Paths, **options: Unpack[FileReadOptions]) -> Dataset:
     """A row for each file, as column `bytes`."""
     return _read("read_binary_files", _kind("binary", "BinaryDatasource"), paths, options)
 
@@ -371,7 +381,7 @@ def read_numpy(
     *,
     allow_pickle: bool = False,
     numpy_load_args: Mapping[str, Any] | None = None,
-    **options: Unpack[FileOptions],
+    **options: Unpack[FileReadOptions],
 ) -> Dataset:
     """Of .npy files, whose first axis counts the rows, as column `data`."""
     own = {"allow_pickle": allow_pickle, "numpy_load_args": numpy_load_args}
@@ -379,14 +389,14 @@ def read_numpy(
 
 
 def read_images(
-    paths: Paths, *, size: tuple[int, int] | None = None, mode: str | None = None, **options: Unpack[ImageOptions]
+    paths: Paths, *, size: tuple[int, int] | None = None, mode: str | None = None, **options: Unpack[ImageReadOptions]
 ) -> Dataset:
     """A row for each image, as column `image`: [height, width, channel] uint8. size: (height, width) that all are brought to.
     mode: of Pillow, such as "RGB"."""
     return _read("read_images", _kind("images", "ImageDatasource"), paths, options, {"size": size, "mode": mode})
 
 
-def read_arrow(paths: Paths, *, columns: list[str] | None = None, **options: Unpack[FileOptions]) -> Dataset:
+def read_arrow(paths: Paths, *, columns: list[str] | None = None, **options: Unpack[FileReadOptions]) -> Dataset:
     """Of files in Arrow's IPC format, which Feather is too: those of files and those of streams."""
     made = _read("read_arrow", _kind("arrow_files", "ArrowDatasource"), paths, options)
     return made if columns is None else made.select_columns(columns)
@@ -395,21 +405,23 @@ def read_arrow(paths: Paths, *, columns: list[str] | None = None, **options: Unp
 read_feather = read_arrow
 
 
-def read_orc(paths: Paths, *, columns: list[str] | None = None, **options: Unpack[FileOptions]) -> Dataset:
+def read_orc(paths: Paths, *, columns: list[str] | None = None, **options: Unpack[FileReadOptions]) -> Dataset:
     """Of ORC files, large ones by stripes."""
     made = _read("read_orc", _kind("orc", "ORCDatasource"), paths, options)
     return made if columns is None else made.select_columns(columns)
 
 
-def read_avro(paths: Paths, **options: Unpack[FileOptions]) -> Dataset:
+def read_avro(paths: Paths, **options: Unpack[FileReadOptions]) -> Dataset:
     """Of Avro files. Needs fastavro."""
     return _read("read_avro", _kind("avro", "AvroDatasource"), paths, options)
 
 
-def read_tfrecords(paths: Paths, **options: Unpack[FileOptions]) -> Dataset:
+def read_tfrecords(paths: Paths, **options: Unpack[FileReadOptions]) -> Dataset:
     """Of TFRecord files of tf.train.Example: a column for each feature. No TensorFlow is needed. schema: which features are
     lists, by a list type, and which bytes are text, by string."""
-    given = arguments.without(options, "read_tfrecords", "tf_schema", "say by schema=, of pyarrow, what features are")
+    given = format_options.without(
+        options, "read_tfrecords", "tf_schema", "say by schema=, of pyarrow, what features are"
+    )
     return _read("read_tfrecords", _kind("tfrecords", "TFRecordDatasource"), paths, given)
 
 
@@ -422,7 +434,7 @@ def read_webdataset(
     suffixes: Any = None,
     expand_json: bool = False,
     verbose_open: bool = False,
-    **options: Unpack[FileOptions],
+    **options: Unpack[FileReadOptions],
 ) -> Dataset:
     """Of tar files: a row for each group of files with one name, a column for each of their endings.
 
@@ -465,7 +477,7 @@ def read_delta(
     storage_options: Mapping[str, str] | None = None,
     filesystem: Any = None,
     include_paths: bool = False,
-    shuffle: Literal["files"] | sources.FileShuffleConfig | None = None,
+    shuffle: Literal["files"] | files.FileShuffleConfig | None = None,
     **options: Unpack[TaskOptions],
 ) -> Dataset:
     """Of a Delta table. version: the latest if None. storage_options: for deltalake, which reads the log; filesystem: for the

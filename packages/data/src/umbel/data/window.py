@@ -57,7 +57,7 @@ class Over:
     def __repr__(self) -> str:
         return f"{self._function!r}.over({', '.join(f'{name}={value!r}' for name, value in self._windows.items())})"
 
-    def added(self, ds: Any, name: str) -> tuple[Any, str]:
+    def _added(self, ds: Any, name: str) -> tuple[Any, str]:
         """A dataset with its column, and the name of that."""
         function, of = self._function, self._function.on
         if isinstance(of, expressions.Expr):

@@ -1,16 +1,21 @@
-"""Names that Ray Data has and that are not here, each with what to use instead.
+"""Names that Ray Data has and that are not here, each with what to use instead; and old ones, which still mean what they did.
 
 A list of them is in the package's README; a test holds the two together.
 """
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from collections.abc import Mapping
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 _ARROW: Final = "from_arrow takes whatever has __arrow_c_stream__ or comes as a list of pyarrow tables"
 _SQL: Final = "read_sql and write_sql take any connection of Python's DB-API; or write a Datasource or Datasink"
+_CATALOG: Final = "use read_delta or read_parquet with storage_options"
 _SOURCE: Final = "write a Datasource or Datasink of a few lines, see umbel.data.datasource"
+
+OLD_NAMES: Final[Mapping[str, str]] = {"DatasetContext": "DataContext", "DatasetIterator": "DataIterator"}
 
 FUNCTIONS: Final[Mapping[str, str]] = {
     "from_daft": f"give what daft's to_arrow() makes: {_ARROW}",
@@ -31,12 +36,19 @@ FUNCTIONS: Final[Mapping[str, str]] = {
     "read_mcap": _SOURCE,
     "read_mongo": _SOURCE,
     "read_snowflake": _SQL,
-    "read_unity_catalog": "use read_delta or read_parquet with storage_options",
+    "read_unity_catalog": _CATALOG,
     "read_videos": "use read_binary_files, and map() with the library that decodes",
     "read_zarr": _SOURCE,
     "Preprocessor": "it is in umbel.data.preprocessor, which nothing loads before it is used",
-    "DatabricksUnityCatalog": "use read_delta or read_parquet with storage_options",
+    "Catalog": _CATALOG,
+    "CatalogAccessMode": _CATALOG,
+    "ClickHouseTableSettings": _SQL,
+    "DatabricksUnityCatalog": _CATALOG,
     "KafkaAuthConfig": _SOURCE,
+    "NodeIdStr": "the id of a node is a str",
+    "ReaderFormat": _CATALOG,
+    "ResolvedSource": _CATALOG,
+    "SinkMode": "it is for ClickHouse; files and tables are written with a SaveMode",
 }
 
 METHODS: Final[Mapping[str, str]] = {
@@ -57,8 +69,11 @@ METHODS: Final[Mapping[str, str]] = {
 }
 
 
-def of_module(name: str) -> NoReturn:
+def of_module(name: str) -> Any:
     """The `__getattr__` of `umbel.data`."""
+    if name in OLD_NAMES:
+        warnings.warn(f"{name} is an old name; use {OLD_NAMES[name]}", DeprecationWarning, stacklevel=2)
+        return getattr(importlib.import_module("umbel.data"), OLD_NAMES[name])
     raise AttributeError(_told("umbel.data", name, FUNCTIONS))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from umbel.data import aggregate as aggregates
-from umbel.data._api import options, references
+from umbel.data._api import checks, references
 from umbel.data._blocks import batches, rows, schemas, sizes
 from umbel.data._plan import counts, logical, running
 from umbel.data._plan import schemas as plan_schemas
@@ -63,14 +63,14 @@ class Consumption:
 
     def take(self, limit: int = SHOWN_ROWS) -> list[dict[str, Any]]:
         """The first rows, as dictionaries; fewer where there are no more."""
-        some = self._run_node(logical.Limit(input=self._node, row_count=_count("limit", limit))).tables()
+        some = self._run_node(logical.Limit(input=self._node, row_count=checks.row_count("limit", limit))).tables()
         return [row for table in some for row in rows.iter_rows(table)]
 
     def take_all(self, limit: int | None = None) -> list[dict[str, Any]]:
         """All rows. limit: raises ValueError if there are more."""
         if limit is None:
             return [*self.iter_rows()]
-        found = self.take(_count("limit", limit) + 1)
+        found = self.take(checks.row_count("limit", limit) + 1)
         if len(found) > limit:
             raise ValueError(
                 f"there are more than limit={limit} rows; give a larger one, None for no limit, or use take({limit})"
@@ -79,7 +79,8 @@ class Consumption:
 
     def take_batch(self, batch_size: int = SHOWN_ROWS, *, batch_format: str | None = "default") -> Any:
         """The first rows as one batch. Raises ValueError where there are none."""
-        some = [*self._run_node(logical.Limit(input=self._node, row_count=_count("batch_size", batch_size))).tables()]
+        row_count = checks.row_count("batch_size", batch_size)
+        some = [*self._run_node(logical.Limit(input=self._node, row_count=row_count)).tables()]
         whole = schemas.concat(some) if some else None
         if whole is None or not whole.num_rows:
             raise ValueError("the dataset has no rows, so there is no batch")
@@ -161,7 +162,7 @@ class Consumption:
         if limit is None:
             whole = self.to_arrow()
         else:
-            most = _count("limit", _count("limit", limit) + 1)
+            most = checks.row_count("limit", checks.row_count("limit", limit) + 1)
             whole = self._whole(logical.Limit(input=self._node, row_count=most))
         if limit is not None and whole.num_rows > limit:
             raise ValueError(f"there are more than limit={limit} rows; give a larger one, or None for no limit")
@@ -223,7 +224,7 @@ class Consumption:
 
     def _of_columns(self, kind: Callable[[str], Any], on: str | Sequence[str] | None) -> Any:
         """One value for one column, and a dictionary for several or all."""
-        names = options.keys("on", on if on is None or isinstance(on, str) else list(on))
+        names = checks.keys("on", on)
         if not names:
             names = tuple(self.columns() or ())
         found = self._one(*map(kind, names))
@@ -269,7 +270,7 @@ class Consumption:
         schema = self.schema()
         if schema is None:
             raise ValueError("the dataset has no columns, so there is nothing to sum up")
-        names = schema.names if columns is None else list(options.keys("columns", list(columns)))
+        names = schema.names if columns is None else list(checks.keys("columns", columns))
         plan_schemas.check_columns(names, schema.base_schema)
         wanted = summaries.wanted(schema.base_schema, names, override_dtype_agg_mapping or {})
         every = [one for some in wanted.values() for one in some.values()]
@@ -331,9 +332,3 @@ class Consumption:
     def iter_tf_batches(self, **_options: Any) -> Any:
         """Not there: use `iter_batches`."""
         return self.iterator().iter_tf_batches()
-
-
-def _count(name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name} must be a number of rows, 0 or more, got {value!r}")
-    return min(value, options.ROWS_MAX)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib
+import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import umbel
 from umbel import exceptions
 from umbel.data import context as contexts
+from umbel.data._api import checks
 from umbel.data._engine import stages
-from umbel.data._plan import logical, schemas
-
-ROWS_MAX: Final = (1 << 63) - 1  # that Arrow counts
+from umbel.data._plan import calls, logical
 
 
 class TaskPoolStrategy:
@@ -21,7 +23,7 @@ class TaskPoolStrategy:
     def __init__(self, size: int | None = None) -> None:
         self.size = _positive("size", size)
 
-    def compute(self) -> stages.Compute:
+    def _compute(self) -> stages.Compute:
         """As the engine takes it."""
         return stages.TaskPool(self.size)
 
@@ -31,7 +33,8 @@ class ActorPoolStrategy:
 
     size: so many from beginning to end; or min_size to max_size, as there is work, from none at all on. initial_size: with
     how many it begins. max_tasks_in_flight_per_actor: how many blocks are sent to an actor at once.
-    max_concurrent_calls_per_actor: how many of these it works on at once. enable_true_multi_threading: has no effect.
+    max_concurrent_calls_per_actor: how many of these it works on at once, in threads: making batches of blocks and blocks of
+    batches goes on meanwhile, and the class is called by one thread at a time. enable_true_multi_threading: by several at once.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class ActorPoolStrategy:
         initial_size: int | None = None,
         max_tasks_in_flight_per_actor: int | None = None,
         max_concurrent_calls_per_actor: int | None = None,
-        enable_true_multi_threading: bool = False,
+        enable_true_multi_threading: bool | None = False,
     ) -> None:
         if size is not None:
             if (min_size, max_size, initial_size) != (None, None, None):
@@ -66,11 +69,14 @@ class ActorPoolStrategy:
             min_size=min_size or 0,
             max_size=max_size,
             initial_size=initial_size,
-            tasks_per_actor=max_tasks_in_flight_per_actor or 2 * concurrency,
+            tasks_per_actor=max_tasks_in_flight_per_actor
+            or contexts.DataContext.get_current().max_tasks_in_flight_per_actor
+            or 2 * concurrency,
             concurrency=concurrency,
+            are_calls_concurrent=bool(enable_true_multi_threading),
         )
 
-    def compute(self) -> stages.Compute:
+    def _compute(self) -> stages.Compute:
         """As the engine takes it."""
         return self._pool
 
@@ -79,7 +85,7 @@ ComputeStrategy = TaskPoolStrategy | ActorPoolStrategy
 
 
 def means(
-    function: logical.Function,
+    function: calls.Function,
     *,
     compute: ComputeStrategy | str | None,
     concurrency: int | tuple[int, int] | tuple[int, int, int] | None,
@@ -102,6 +108,8 @@ def means(
         raise ValueError(
             f"{function.name} is a class, which is made once in each actor; use compute=ActorPoolStrategy(...), or leave it out"
         )
+    if compute is None and function.is_class and contexts.DataContext.get_current().max_tasks_in_flight_per_actor:
+        compute = ActorPoolStrategy()
     if isinstance(compute, ActorPoolStrategy) and not function.is_class:
         raise ValueError(
             f"an ActorPoolStrategy is for a class, which is made once in each actor; {function.name} is a "
@@ -111,7 +119,7 @@ def means(
     if num_cpus is None and num_gpus:
         num_cpus = 0.0
     found = resources(options, num_cpus=num_cpus, num_gpus=num_gpus, memory=memory, are_actors=function.is_class)
-    return logical.Means(compute.compute() if compute is not None else None, found)
+    return logical.Means(compute._compute() if compute is not None else None, found)
 
 
 def plain_means(given: Mapping[str, Any]) -> logical.Means:
@@ -140,9 +148,7 @@ def of_read(given: Mapping[str, Any]) -> tuple[logical.Means, int | None]:
 
 
 def check_block_count(count: Any) -> int | None:
-    if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 1):
-        raise ValueError(f"override_num_blocks must be 1 or more, got {count!r}")
-    return count
+    return None if count is None else checks.positive("override_num_blocks", count)
 
 
 def resources(
@@ -171,11 +177,20 @@ def resources(
             umbel.remote(**checked)(_Actor if are_actors else _task)
         except exceptions.InvalidOption as error:
             if "have no option" in str(error):
-                raise TypeError(str(error)) from None
+                raise TypeError(str(error) if "did you mean" in str(error) else f"{error}{_meant(rest)}") from None
             raise
     return stages.Resources(
         _or(wanted["num_cpus"], 1.0), _or(wanted["num_gpus"], 0.0), int(wanted["memory"] or 0), rest
     )
+
+
+def _meant(given: Iterable[str]) -> str:
+    """Which parameter of a method one of these is perhaps, misspelt."""
+    dataset = importlib.import_module("umbel.data.dataset").Dataset
+    methods = [method for _, method in inspect.getmembers(dataset, inspect.isfunction)]
+    known = {one for method in methods for one in inspect.signature(method).parameters}
+    near = [f"{one} is perhaps {found}" for one in given for found in difflib.get_close_matches(one, known - {one}, 1)]
+    return f"; {', '.join(near)}" if near else ""
 
 
 _REFUSED: Final = {
@@ -195,7 +210,7 @@ def _or(value: float | None, default: float) -> float:
     return default if value is None else value
 
 
-def _of_concurrency(concurrency: Any, function: logical.Function) -> ComputeStrategy:
+def _of_concurrency(concurrency: Any, function: calls.Function) -> ComputeStrategy:
     warnings.warn(
         "concurrency is deprecated; use compute=TaskPoolStrategy(...) or ActorPoolStrategy(...)", DeprecationWarning, 4
     )
@@ -211,9 +226,7 @@ def _of_concurrency(concurrency: Any, function: logical.Function) -> ComputeStra
 
 
 def _positive(name: str, value: int | None) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise ValueError(f"{name} must be 1 or more, got {value!r}; omit it for no limit")
-    return value
+    return None if value is None else checks.positive(name, value, advice="; omit it for no limit")
 
 
 def seed(given: Any) -> int | contexts.RandomSeedConfig | None:
@@ -224,24 +237,3 @@ def seed(given: Any) -> int | contexts.RandomSeedConfig | None:
     if given is not None and (not isinstance(given, int) or isinstance(given, bool)):
         raise TypeError(f"seed must be an integer, a RandomSeedConfig or None, got {given!r}")
     return given
-
-
-def unused(name: str, node: logical.Node) -> str:
-    """The name, or a longer one, such that no column has it as far as that is known."""
-    schema = schemas.of(node)
-    while schema is not None and name in schema.names:
-        name += "_"
-    return name
-
-
-def keys(name: str, given: str | list[str] | tuple[str, ...] | None) -> tuple[str, ...]:
-    """Names of columns, of which one may stand alone."""
-    if given is None:
-        return ()
-    several = (given,) if isinstance(given, str) else tuple(given)
-    for one in several:
-        if not isinstance(one, str):
-            raise TypeError(f"{name} must be the name of a column or a list of names, got {given!r}")
-    if len(set(several)) < len(several):
-        raise ValueError(f"{name} must name each column once, got {list(several)}")
-    return several

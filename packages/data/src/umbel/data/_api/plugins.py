@@ -12,40 +12,40 @@ mongo = "my_package.writing:MongoDatasink"
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any, Final
 
 from umbel import exceptions
-from umbel.data import datasink, datasource
+from umbel.data._blocks import naming
+from umbel.data._sinks import base as sinks
+from umbel.data._sources import base as sources
 
 SOURCES: Final = "umbel.data.sources"
 SINKS: Final = "umbel.data.sinks"
 
 
-def source(name: str, options: Mapping[str, Any]) -> datasource.Datasource:
+def source(name: str, options: Mapping[str, Any]) -> sources.Datasource:
     """Made with the options."""
-    made = _class(name, SOURCES, datasource.Datasource)(**options)
-    assert isinstance(made, datasource.Datasource)
+    made = _class(name, SOURCES, sources.Datasource)(**options)
+    assert isinstance(made, sources.Datasource)
     return made
 
 
-def sink(name: str, options: Mapping[str, Any]) -> datasink.Datasink[Any]:
+def sink(name: str, options: Mapping[str, Any]) -> sinks.Datasink[Any]:
     """Made with the options."""
-    made = _class(name, SINKS, datasink.Datasink)(**options)
-    assert isinstance(made, datasink.Datasink)
+    made = _class(name, SINKS, sinks.Datasink)(**options)
+    assert isinstance(made, sinks.Datasink)
     return made
 
 
 def _class(name: str, group: str, kind: type) -> Any:
     """Raises PluginError for a name that nothing has or that is not of that kind, PluginConflict for one that several have."""
+    from importlib import metadata  # it loads slowly, and few have sources of others
+
     points = metadata.entry_points(group=group)
     found = {point.value: point for point in points if point.name == name}
     if not found:
-        known = sorted({point.name for point in points})
-        near = difflib.get_close_matches(name, known, 1)
-        there = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, known)) or 'none'}"
+        there = naming.hint(name, sorted({point.name for point in points}))
         raise exceptions.PluginError(
             f"no installed distribution has {name!r} among its entry points {group!r}; {there}; install the one that brings it"
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from umbel.data._api import options
+from umbel.data._api import checks, options
 from umbel.data._blocks import asof
 from umbel.data._plan import logical, schemas
 
@@ -100,6 +100,7 @@ class Relations:
         if join_type not in JOIN_TYPES:
             near = difflib.get_close_matches(str(join_type), JOIN_TYPES, n=1)
             meant = f"; did you mean {near[0]!r}?" if near else ""
+            meant = "; that is join_asof()" if str(join_type).lower() in ("asof", "as_of", "as-of") else meant
             raise ValueError(f"join_type must be one of {', '.join(map(repr, JOIN_TYPES))}, got {join_type!r}{meant}")
         how = JOIN_TYPES[join_type]
         if broadcast and not logical.WHOLE_SIDES[how]:
@@ -109,13 +110,12 @@ class Relations:
             )
         if num_partitions is not None and num_partitions < 1:
             raise ValueError(f"num_partitions must be at least 1, got {num_partitions}; leave it out to choose by size")
-        left_on = options.keys("on", on if isinstance(on, str) else list(on))
-        right = options.keys("right_on", right_on if right_on is None or isinstance(right_on, str) else list(right_on))
-        right = right or left_on
+        left_on = checks.keys("on", on)
+        right = checks.keys("right_on", right_on) or left_on
         if not left_on or len(left_on) != len(right):
             raise ValueError(f"on and right_on must name equally many columns, got {list(left_on)} and {list(right)}")
-        _check(self, left_on)
-        _check(ds, right)
+        checks.columns(self._node, left_on)
+        checks.columns(ds._node, right)
         node = logical.Join(
             left=self._node,
             right=ds._node,
@@ -141,8 +141,8 @@ class Relations:
         the groups; None to choose by size. Raises KeyError for a column that is known not to be there."""
         from umbel.data.grouped_data import GroupedData
 
-        names = options.keys("key", key if key is None or isinstance(key, str) else list(key))
-        _check(self, names)
+        names = checks.keys("key", key)
+        checks.columns(self._node, names)
         return GroupedData(self, names, num_partitions)
 
     def join_asof(
@@ -169,13 +169,12 @@ class Relations:
         be sorted."""
         if direction not in asof.DIRECTIONS:
             raise ValueError(f"direction must be one of {', '.join(map(repr, asof.DIRECTIONS))}, got {direction!r}")
-        left_by = options.keys("by", by if by is None or isinstance(by, str) else list(by))
-        others = options.keys("right_by", right_by if right_by is None or isinstance(right_by, str) else list(right_by))
-        others = others or left_by
+        left_by = checks.keys("by", by)
+        others = checks.keys("right_by", right_by) or left_by
         if len(others) != len(left_by):
             raise ValueError(f"by and right_by must name equally many columns, got {list(left_by)} and {list(others)}")
-        _check(self, (on, *left_by))
-        _check(ds, (right_on or on, *others))
+        checks.columns(self._node, (on, *left_by))
+        checks.columns(ds._node, (right_on or on, *others))
         return self._with(
             logical.AsofJoin(
                 left=self._node,
@@ -233,13 +232,9 @@ class Relations:
         partition_by: rows that are equal in these are a window; None for one of all rows, in one task. Rows come partition by
         partition, and within one in the order that they had.
         """
-        by = options.keys("partition_by", _names(partition_by))
-        order = options.keys("order_by", _names(order_by))
-        each = (descending,) * len(order) if isinstance(descending, bool) else tuple(descending)
-        if len(each) != len(order):
-            raise ValueError(
-                f"descending must be True, False or one of them for each of {list(order)}, got {descending!r}"
-            )
+        by = checks.keys("partition_by", partition_by)
+        order = checks.keys("order_by", order_by)
+        each = checks.descending(descending, order)
         made = []
         for name, function in functions.items():
             if not callable(function):
@@ -247,18 +242,7 @@ class Relations:
             made.append(function(name))
         if not made:
             raise ValueError("window needs a function at least, such as {'n': window.row_number()}")
-        _check(self, (*by, *order, *(one.on for one in made if one.on is not None)))
+        checks.columns(self._node, (*by, *order, *(one.on for one in made if one.on is not None)))
         return self._with(
             logical.Window(input=self._node, partition_by=by, order_by=order, descending=each, functions=tuple(made))
         )
-
-
-def _names(given: str | Sequence[str] | None) -> str | list[str] | None:
-    return given if given is None or isinstance(given, str) else list(given)
-
-
-def _check(ds: Any, names: Iterable[str]) -> None:
-    """Raises KeyError for a column that is known not to be there."""
-    schema = schemas.of(ds._node)
-    if schema is not None:
-        schemas.check_columns(names, schema)

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("umbel.data")
 
 TOLD_EVERY_S: Final = 10.0  # who waits says for whom: as often as a run says what it waits for
+RIGHT_BEHIND_S: Final = (
+    0.001  # about what a call costs: for so long it is worth waiting for one more small block to go with it
+)
+BURST_S: Final = 0.01  # and no longer for all of them
 _WAITS, _HAS = "waits", "has"
 
 
@@ -94,14 +98,14 @@ class Coordinator:
             self._changed.notify_all()
 
     def next(self, consumer: int, epoch: int) -> tuple[str, Any]:
-        """The next block; None behind the last one."""
+        """The next block, or several small ones; None behind the last one."""
         with self._changed:
             if epoch != self._epoch or consumer in self._ended:
                 return _HAS, None
             stream = self._streams[consumer]
             self._asking.add(consumer)
         try:
-            view = stream.next_view(TOLD_EVERY_S)
+            found = _burst(stream)
         except TimeoutError as error:
             if isinstance(error, exceptions.UmbelError):  # of a user's function
                 raise
@@ -110,15 +114,12 @@ class Coordinator:
             with self._changed:
                 self._asking.discard(consumer)
                 self._asked_s[consumer] = time.monotonic()
-        if view is None:
+        if not found:
             with self._changed:
                 if epoch == self._epoch:
                     self._end(consumer)
             return _HAS, None
-        if view.size_bytes <= blocks_out.INLINE_BYTES:
-            return _HAS, blocks_out.pack(view.table())
-        block: stages.Block = view.block()
-        return _HAS, umbel.put(block.value) if isinstance(block.value, pa.Table) else block.value
+        return _HAS, found
 
     def _missing(self) -> list[int]:
         """Consumers who take nothing, so that those who are to get as much as they have to wait."""
@@ -134,6 +135,30 @@ class Coordinator:
 
     def stats(self) -> reports.Stats:
         return self._dataset.stats()
+
+
+def _burst(stream: executor.Stream) -> list[Any]:
+    """Of the next block, and of small ones that come right behind it, what is sent for each; nothing behind the last one."""
+    found: list[Any] = []
+    size_bytes, began_s = 0, time.monotonic()
+    while not found or (size_bytes < blocks_out.INLINE_BYTES and time.monotonic() - began_s < BURST_S):
+        try:
+            view = stream.next_view(TOLD_EVERY_S if not found else RIGHT_BEHIND_S)
+        except Exception:
+            if found:  # whoever asks again hears of it
+                break
+            raise
+        if view is None:
+            break
+        size_bytes += view.size_bytes
+        if view.size_bytes > blocks_out.INLINE_BYTES:
+            block: stages.Block = view.block()
+            found.append(umbel.put(block.value) if isinstance(block.value, pa.Table) else block.value)
+        else:
+            found.append(blocks_out.pack(view.table()))
+            if len(found) == 1:
+                began_s = time.monotonic()
+    return found
 
 
 class SplitSource:
@@ -154,8 +179,9 @@ class SplitSource:
         mine = self._asked("begin", None)
         is_over = False
         try:
-            while (value := self._asked("next", mine)) is not None:
-                yield blocks_out.unpack(umbel.get(value) if isinstance(value, umbel.ObjectRef) else value)
+            while (values := self._asked("next", mine)) is not None:
+                for value in values:
+                    yield blocks_out.unpack(umbel.get(value) if isinstance(value, umbel.ObjectRef) else value)
             is_over = True
         finally:
             if not is_over and umbel.is_initialized():
@@ -190,6 +216,9 @@ class SplitSource:
             "from; iterate over the dataset itself, or over parts of split() with a state each"
         )
 
+    def context(self) -> contexts.DataContext:
+        return self._plain.context
+
     def schema(self) -> Schema | None:
         return self._plain.schema()
 
@@ -200,4 +229,4 @@ class SplitSource:
     def materialize(self) -> Dataset:
         from umbel.data.dataset import MaterializedDataset
 
-        return MaterializedDataset.of([*self.tables(0, 0)], "Split")
+        return MaterializedDataset._of_tables([*self.tables(0, 0)], "Split")

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from umbel.data import expressions, window
-from umbel.data._api import options
+from umbel.data._api import checks
 from umbel.data._blocks import hashing
-from umbel.data._plan import logical, schemas
+from umbel.data._plan import logical
 
 if TYPE_CHECKING:
     from umbel.data import context as contexts
@@ -39,10 +39,10 @@ class Splitting:
     ) -> list[MaterializedDataset]:
         """So many datasets. equal: with equally many rows each; what is left over, fewer than `n` rows, is in none."""
         del locality_hints  # blocks are read where they are
-        whole, count = self.materialize(), _positive("n", n)
+        whole, count = self.materialize(), checks.positive("n", n)
         total = whole.count()
         ends = [total // count * at if equal else total * at // count for at in range(1, count + 1)]
-        return whole.parts(ends, "Split")
+        return whole._parts(ends, "Split")
 
     def split_at_indices(self, indices: Sequence[int]) -> list[MaterializedDataset]:
         """Datasets of the rows up to each index, and one of those behind the last."""
@@ -52,7 +52,7 @@ class Splitting:
             raise ValueError(f"indices must be numbers of rows, 0 or more, that rise, got {ends}")
         whole = self.materialize()
         total = whole.count()
-        return whole.parts([*(min(one, total) for one in ends), total], "Split")
+        return whole._parts([*(min(one, total) for one in ends), total], "Split")
 
     def split_proportionately(self, proportions: Sequence[float]) -> list[MaterializedDataset]:
         """Datasets of these parts of all rows, and one of the rest."""
@@ -62,7 +62,7 @@ class Splitting:
         whole = self.materialize()
         total = whole.count()
         ends = [_part_of(total, so_far) for so_far in itertools.accumulate(given)]
-        return whole.parts([*ends, total], "Split")
+        return whole._parts([*ends, total], "Split")
 
     def train_test_split(
         self, test_size: int | float, *, shuffle: bool = False, seed: int | None = None, stratify: str | None = None
@@ -90,14 +90,14 @@ class Splitting:
             count = _part_of(total, test_size) if is_part else int(test_size)
             if count >= total:
                 raise ValueError(f"test_size={test_size} leaves no row of {total} for training")
-            train, test = whole.parts([total - count, total], "TrainTestSplit")
+            train, test = whole._parts([total - count, total], "TrainTestSplit")
             return train, test
         if not is_part:
             total = ds.count()
             if test_size >= total:
                 raise ValueError(f"test_size={test_size} leaves no row of {total} for training")
             test_size = test_size / total
-        numbers, counts = (options.unused(name, self._node) for name in ("__number__", "__count__"))
+        numbers, counts = (checks.unused(name, self._node) for name in ("__number__", "__count__"))
         numbered = ds.window(
             {numbers: window.row_number(), counts: window.count()}, partition_by=stratify
         ).materialize()
@@ -130,12 +130,12 @@ class Splitting:
         elif split_type == "hash":
             if hash_column is None or seed is not None:
                 raise ValueError("split_type='hash' takes hash_column=, and no seed")
-            _check(self._node, hash_column)
+            checks.columns(self._node, [hash_column])
             drawn = _hash_part(expressions.col(hash_column))
         else:
             raise ValueError(f"split_type must be 'random' or 'hash', got {split_type!r}")
         ds: Any = self
-        part = options.unused("__part__", self._node)
+        part = checks.unused("__part__", self._node)
         with_part = ds.with_column(part, drawn)
         is_test = expressions.col(part) < test_size
         return (
@@ -155,7 +155,7 @@ class Splitting:
         from umbel.data._api import split_streams
 
         del locality_hints  # blocks are read where they are
-        node = logical.Split(input=self._node, count=_positive("n", n), is_equal=bool(equal))
+        node = logical.Split(input=self._node, count=checks.positive("n", n), is_equal=bool(equal))
         return split_streams.iterators(self._with(node), self.context)
 
 
@@ -170,15 +170,3 @@ _hash_part = expressions.udf(return_dtype=pa.float64())(_hashed)
 def _part_of(total: int, part: float) -> int:
     """Rounded down, but for what the float lacks: 0.29 of 100 are 29, and eight times 0.1 of 10 are 8."""
     return int(round(total * part, 9))
-
-
-def _check(node: logical.Node, name: str) -> None:
-    schema = schemas.of(node)
-    if schema is not None:
-        schemas.check_columns([name], schema)
-
-
-def _positive(name: str, value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be 1 or more, got {value!r}")
-    return value

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from umbel.data import context as contexts
 from umbel.data import expressions, window
-from umbel.data._api import options
+from umbel.data._api import checks, options
 from umbel.data._blocks import batches
 from umbel.data._expressions import parse
-from umbel.data._plan import failing, logical, schemas
+from umbel.data._plan import calls, failing, logical, schemas
 
 if TYPE_CHECKING:
     from umbel.data.dataset import Dataset
@@ -118,7 +118,7 @@ class Transforms:
     def _rows(
         self,
         kind: str,
-        function: logical.Function,
+        function: calls.Function,
         compute: Any,
         concurrency: Any,
         num_cpus: float | None,
@@ -220,7 +220,7 @@ class Transforms:
         ds, dropped = self, []
         for number, one in enumerate((exprs, *more_exprs)):
             if isinstance(one, expressions.Unnest):
-                temporary = options.unused(f"__struct{number}__", self._node)
+                temporary = checks.unused(f"__struct{number}__", self._node)
                 ds = ds._with(
                     logical.Project(input=ds._node, expressions=(expressions.star(), one.expr.alias(temporary)))
                 )
@@ -231,7 +231,7 @@ class Transforms:
         made = []
         for name, value in given.items():
             if isinstance(value, window.Over):
-                ds, temporary = value.added(ds, options.unused(f"__over{len(dropped)}__", self._node))
+                ds, temporary = value._added(ds, checks.unused(f"__over{len(dropped)}__", self._node))
                 dropped.append(temporary)
                 value = expressions.col(temporary)
             if not isinstance(value, expressions.Expr):
@@ -278,9 +278,9 @@ class Transforms:
         """All columns but these. Options of tasks are taken, and not needed: it runs with what is in front of it. Raises KeyError
         for one that is known not to be there."""
         options.plain_means(ray_remote_args)
-        dropped = options.keys("cols", cols if isinstance(cols, str) else list(cols))
+        dropped = checks.keys("cols", cols)
         node = logical.Project(input=self._node, expressions=(expressions.star(),), dropped=frozenset(dropped))
-        self._check_columns(dropped)
+        checks.columns(self._node, dropped)
         return self._with(node)
 
     def rename_columns(self, names: Mapping[str, str] | Sequence[str], **ray_remote_args: Any) -> Dataset:
@@ -298,22 +298,14 @@ class Transforms:
                     f"there are {len(schema.names)} columns, {schema.names}, got {len(names)} names: {list(names)}"
                 )
             names = dict(zip(schema.names, names, strict=True))
-        self._check_columns(tuple(names))
+        checks.columns(self._node, names)
         return self._with(logical.Rename(input=self._node, names=dict(names)))
-
-    def _check_columns(self, names: Iterable[str]) -> None:
-        """Raises KeyError for one that is known not to be there."""
-        schema = schemas.of(self._node)
-        if schema is not None:
-            schemas.check_columns(names, schema)
 
     # ---- which rows, and where ----
 
     def limit(self, limit: int) -> Dataset:
         """The first rows. Nothing that is behind them is read."""
-        if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-            raise ValueError(f"limit must be a number of rows, 0 or more, got {limit!r}")
-        return self._with(logical.Limit(input=self._node, row_count=min(limit, options.ROWS_MAX)))
+        return self._with(logical.Limit(input=self._node, row_count=checks.row_count("limit", limit)))
 
     def random_sample(self, fraction: float, *, seed: Seed = None) -> Dataset:
         """Each row with this probability. With a seed the same rows each time, however many workers there are."""
@@ -323,19 +315,18 @@ class Transforms:
 
     def sample(self, n: int, *, seed: int | None = None) -> Dataset:
         """So many rows at random, in random order; all if there are fewer. Only so many are kept while it runs."""
-        if not isinstance(n, int) or isinstance(n, bool) or n < 0:
-            raise ValueError(f"n must be a number of rows, 0 or more, got {n!r}")
-        name = options.unused("__drawn__", self._node)  # a column that is there only for a while
+        count = checks.row_count("n", n)
+        name = checks.unused("__drawn__", self._node)  # a column that is there only for a while
         drawn = self.with_column(name, expressions.random(seed=seed, reseed_after_execution=False))
-        return drawn.sort(name).limit(n).drop_columns(name)
+        return drawn.sort(name).limit(count).drop_columns(name)
 
     def distinct(self, on: str | Sequence[str] | None = None, *, keep: str = "first") -> Dataset:
         """One row of those that are equal in these columns, or in all. keep: "first", "last" or "any", which is quickest."""
         if keep not in ("first", "last", "any"):
             raise ValueError(f"keep must be 'first', 'last' or 'any', got {keep!r}")
-        names = options.keys("on", on if on is None or isinstance(on, str) else list(on)) or None
+        names = checks.keys("on", on) or None
         if names is not None:
-            self._check_columns(names)
+            checks.columns(self._node, names)
         return self._with(logical.Distinct(input=self._node, keys=names, keep=keep))
 
     drop_duplicates = distinct
@@ -347,19 +338,15 @@ class Transforms:
         boundaries: Sequence[Any] | None = None,
     ) -> Dataset:
         """By columns, the first first; rows that are equal in all keep their order. Nulls come last and NaN before them,
-        descending too. boundaries: values of the first key at which partitions are cut; None to choose by samples. Raises
-        KeyError for a column that is known not to be there."""
-        names = options.keys("key", key if isinstance(key, str) else list(key))
+        descending too. boundaries has no effect: where partitions are cut is found by samples. Raises KeyError for a column
+        that is known not to be there."""
+        del boundaries
+        names = checks.keys("key", key)
         if not names:
             raise ValueError("sort needs the name of a column at least")
-        each = (descending,) * len(names) if isinstance(descending, bool) else tuple(descending)
-        if len(each) != len(names) or not all(isinstance(one, bool) for one in each):
-            raise ValueError(
-                f"descending must be True, False or one of them for each of {list(names)}, got {descending!r}"
-            )
-        self._check_columns(names)
-        bounds = tuple(boundaries) if boundaries is not None else None
-        return self._with(logical.Sort(input=self._node, keys=names, descending=each, boundaries=bounds))
+        each = checks.descending(descending, names)
+        checks.columns(self._node, names)
+        return self._with(logical.Sort(input=self._node, keys=names, descending=each))
 
     def random_shuffle(self, *, seed: Seed = None, num_blocks: int | None = None, **ray_remote_args: Any) -> Dataset:
         """All rows in another order. With a seed the same one each time, however many workers there are; with a
@@ -397,7 +384,7 @@ class Transforms:
                 block_rows=target_num_rows_per_block,
                 is_strict=strict,
                 shuffles=shuffle,
-                keys=options.keys("keys", list(keys) if keys else None),
+                keys=checks.keys("keys", keys),
                 sorts=sort,
             )
         )
@@ -416,10 +403,10 @@ def _with_values(batch: Any, name: str, fn: Callable[[Any], Any]) -> Any:
     return batch
 
 
-def _function(call: Any, args: Any, kwargs: Any, constructor_args: Any, constructor_kwargs: Any) -> logical.Function:
+def _function(call: Any, args: Any, kwargs: Any, constructor_args: Any, constructor_kwargs: Any) -> calls.Function:
     if not callable(call):
         raise TypeError(f"a function or a class with __call__ is needed, got {call!r}")
-    function = logical.Function(
+    function = calls.Function(
         call, tuple(args or ()), dict(kwargs or {}), tuple(constructor_args or ()), dict(constructor_kwargs or {})
     )
     if not function.is_class and (constructor_args or constructor_kwargs):

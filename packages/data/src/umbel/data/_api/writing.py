@@ -8,22 +8,21 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
-import pyarrow.parquet as pq
-
 from umbel.data import checkpoint as checkpoints
-from umbel.data import datasink as sinks
-from umbel.data._api import arguments, plugins
+from umbel.data._api import format_options, plugins
 from umbel.data._api import options as task_options
 from umbel.data._plan import logical
+from umbel.data._sinks import base as sinks
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from typing_extensions import Unpack
 
     from umbel.data._plan import running
+    from umbel.data._sinks import filenames
 
 
-class FileOptions(TypedDict, total=False):
+class FileWriteOptions(TypedDict, total=False):
     """What all writers of files take. All may be left out.
 
     filesystem: of pyarrow or fsspec; by the URI if it is None. try_create_dir (True): the folder is made. mode (APPEND): what
@@ -39,7 +38,7 @@ class FileOptions(TypedDict, total=False):
     filesystem: Any
     try_create_dir: bool
     arrow_open_stream_args: Mapping[str, Any] | None
-    filename_provider: sinks.FilenameProvider | None
+    filename_provider: filenames.FilenameProvider | None
     mode: sinks.SaveMode | str
     min_rows_per_file: int | None
     max_rows_per_file: int | None
@@ -50,7 +49,7 @@ class FileOptions(TypedDict, total=False):
     checkpoint: checkpoints.CheckpointConfig | str | None
 
 
-class ParquetOptions(FileOptions, total=False):
+class ParquetWriteOptions(FileWriteOptions, total=False):
     """Those of pyarrow's ParquetWriter that are used most; it takes all."""
 
     compression: str | Mapping[str, str] | None
@@ -60,13 +59,13 @@ class ParquetOptions(FileOptions, total=False):
     write_statistics: bool | Sequence[str]
 
 
-class CsvOptions(FileOptions, total=False):
+class CsvWriteOptions(FileWriteOptions, total=False):
     """write_options: of pyarrow.csv."""
 
     write_options: Any
 
 
-class JsonOptions(FileOptions, total=False):
+class JsonWriteOptions(FileWriteOptions, total=False):
     """lines: an object on each line; otherwise all in an array."""
 
     lines: bool
@@ -90,7 +89,7 @@ class Writing:
         partition_cols: Sequence[str] | None = None,
         arrow_parquet_args: Mapping[str, Any] | None = None,
         arrow_parquet_args_fn: Callable[[], Mapping[str, Any]] | None = None,
-        **options: Unpack[ParquetOptions],
+        **options: Unpack[ParquetWriteOptions],
     ) -> None:
         """Parquet files in a folder. partition_cols: a subfolder `name=value` for each of their values; files leave them out.
         Other options, or arrow_parquet_args, go to pyarrow's ParquetWriter; arrow_parquet_args_fn makes them in each task."""
@@ -99,8 +98,10 @@ class Writing:
             "arrow_parquet_args": arrow_parquet_args,
             "arrow_parquet_args_fn": arrow_parquet_args_fn,
         }
+        import pyarrow.parquet as pq
+
         known = {*inspect.signature(pq.ParquetWriter.__init__).parameters, "row_group_size"}
-        of_format = arguments.OfFormat("arrow_parquet_args", frozenset(known - _OF_WRITERS))
+        of_format = format_options.OfFormat("arrow_parquet_args", frozenset(known - _OF_WRITERS))
         self._write_files("tables", "ParquetDatasink", path, options, own, of_format)
 
     def write_csv(
@@ -109,12 +110,12 @@ class Writing:
         *,
         arrow_csv_args: Mapping[str, Any] | None = None,
         arrow_csv_args_fn: Callable[[], Mapping[str, Any]] | None = None,
-        **options: Unpack[CsvOptions],
+        **options: Unpack[CsvWriteOptions],
     ) -> None:
         """CSV files in a folder, each with a line of names. write_options: of pyarrow.csv; also in arrow_csv_args, or made in
         each task by arrow_csv_args_fn."""
         own = {"arrow_csv_args": arrow_csv_args, "arrow_csv_args_fn": arrow_csv_args_fn}
-        self._write_files("tables", "CSVDatasink", path, options, own, arguments.CSV_WRITE)
+        self._write_files("tables", "CSVDatasink", path, options, own, format_options.CSV_WRITE)
 
     def write_json(
         self,
@@ -122,18 +123,20 @@ class Writing:
         *,
         pandas_json_args: Mapping[str, Any] | None = None,
         pandas_json_args_fn: Callable[[], Mapping[str, Any]] | None = None,
-        **options: Unpack[JsonOptions],
+        **options: Unpack[JsonWriteOptions],
     ) -> None:
         """JSON files in a folder, a row on each line."""
         own = {"pandas_json_args": pandas_json_args, "pandas_json_args_fn": pandas_json_args_fn}
-        self._write_files("json", "JSONDatasink", path, options, own, arguments.JSON_WRITE)
+        self._write_files("json", "JSONDatasink", path, options, own, format_options.JSON_WRITE)
 
-    def write_numpy(self, path: str, *, column: str | Sequence[str] = "data", **options: Unpack[FileOptions]) -> None:
+    def write_numpy(
+        self, path: str, *, column: str | Sequence[str] = "data", **options: Unpack[FileWriteOptions]
+    ) -> None:
         """Of a column, .npy files in a folder."""
         self._write_files("arrays", "NumpyDatasink", path, options, {"column": column})
 
     def write_arrow(
-        self, path: str, *, arrow_ipc_args: Mapping[str, Any] | None = None, **options: Unpack[FileOptions]
+        self, path: str, *, arrow_ipc_args: Mapping[str, Any] | None = None, **options: Unpack[FileWriteOptions]
     ) -> None:
         """Files in Arrow's IPC format, which is Feather's too. arrow_ipc_args: of `pyarrow.ipc.IpcWriteOptions`."""
         self._write_files("tables", "ArrowDatasink", path, options, {"arrow_ipc_args": arrow_ipc_args})
@@ -144,7 +147,7 @@ class Writing:
         *,
         arrow_orc_args: Mapping[str, Any] | None = None,
         arrow_orc_args_fn: Callable[[], Mapping[str, Any]] | None = None,
-        **options: Unpack[FileOptions],
+        **options: Unpack[FileWriteOptions],
     ) -> None:
         """ORC files in a folder. Other options, or arrow_orc_args, go to pyarrow's ORCWriter."""
         from pyarrow import orc
@@ -152,21 +155,23 @@ class Writing:
         own = {"arrow_orc_args": arrow_orc_args, "arrow_orc_args_fn": arrow_orc_args_fn}
         known = frozenset(inspect.signature(orc.ORCWriter.__init__).parameters) - _OF_WRITERS
         self._write_files(
-            "tables", "ORCDatasink", path, options, own, arguments.OfFormat("arrow_orc_args", frozenset(known))
+            "tables", "ORCDatasink", path, options, own, format_options.OfFormat("arrow_orc_args", frozenset(known))
         )
 
-    def write_images(self, path: str, column: str, file_format: str = "png", **options: Unpack[FileOptions]) -> None:
+    def write_images(
+        self, path: str, column: str, file_format: str = "png", **options: Unpack[FileWriteOptions]
+    ) -> None:
         """A file for each row, of a column of pixels: uint8, [height, width] or [height, width, channel]. Needs Pillow."""
         self._write_files("arrays", "ImageDatasink", path, options, {"column": column, "file_format": file_format})
 
-    def write_tfrecords(self, path: str, **options: Unpack[FileOptions]) -> None:
+    def write_tfrecords(self, path: str, **options: Unpack[FileWriteOptions]) -> None:
         """TFRecord files of tf.train.Example, a feature for each column. No TensorFlow is needed."""
-        given = arguments.without(
+        given = format_options.without(
             options, "write_tfrecords", "tf_schema", "cast the columns before, with_column(...cast())"
         )
         self._write_files("tfrecords", "TFRecordDatasink", path, given, {})
 
-    def write_webdataset(self, path: str, *, encoder: Any = True, **options: Unpack[FileOptions]) -> None:
+    def write_webdataset(self, path: str, *, encoder: Any = True, **options: Unpack[FileWriteOptions]) -> None:
         """Tar files: for each row a file of each column, `key.column`, with the key of column `__key__`. encoder: True for the
         usual one by ending, False or None for columns that are bytes or text already, or a function of the row."""
         self._write_files("webdataset", "WebDatasetDatasink", path, options, {}, encoder=encoder)
@@ -303,7 +308,7 @@ class Writing:
         path: str,
         options: Mapping[str, Any],
         own: Mapping[str, Any],
-        of_format: arguments.OfFormat | None = None,
+        of_format: format_options.OfFormat | None = None,
         **always: Any,
     ) -> None:
         """own: options of the format, of which None is left out; always: those of which it is not. of_format: those that go on to
@@ -312,10 +317,10 @@ class Writing:
         given = {one: value for one, value in own.items() if value is not None}
         if of_format is not None:
             given |= of_format.taken(rest, given)
-        unknown = [one for one in rest if one not in FileOptions.__annotations__]
+        unknown = [one for one in rest if one not in FileWriteOptions.__annotations__]
         if unknown:
-            known = {*FileOptions.__annotations__, *own, *(() if of_format is None else of_format.known)}
-            raise TypeError(arguments.unknown(_CALLED[name], unknown[0], known))
+            known = {*FileWriteOptions.__annotations__, *own, *(() if of_format is None else of_format.known)}
+            raise TypeError(format_options.unknown(_CALLED[name], unknown[0], known))
         given |= {one: value for one, value in rest.items() if value is not None}
         of_tasks = {
             "concurrency": given.pop("concurrency", None),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import pickle
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -127,9 +128,20 @@ class AggregateFnV2(AggregateFn, abc.ABC):
         """The column that it reads: `on`."""
         return self.on
 
+    # For `class Mine(AggregateFnV2[int, float])`, which programs for Ray write.
+    __class_getitem__: ClassVar[Any] = classmethod(types.GenericAlias)
+
+    @property
+    def _target_col_name(self) -> str | None:  # what subclasses written for Ray read
+        return self.on
+
+    @property
+    def _ignore_nulls(self) -> bool:
+        return self.ignore_nulls
+
     def get_agg_name(self) -> str:
-        """The name of its class."""
-        return type(self).__name__
+        """What its result is called without the column: `sum` of `sum(x)`."""
+        return self.name.partition("(")[0] or self.name
 
     @abc.abstractmethod
     def aggregate_block(self, block: pa.Table) -> Any:

@@ -76,7 +76,7 @@ def from_batch(value: object, *, operator: str = "map_batches", like: pa.Schema 
         table = _table(value, like)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        raise kind(f"{operator} returned what cannot be a batch: {error}") from error
+        raise kind(f"{operator} returned what cannot be a batch: {error}") from None
     if like is None:
         return table
     arrays: dict[str, restoring.Arrays] = {}

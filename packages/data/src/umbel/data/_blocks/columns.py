@@ -7,13 +7,14 @@ NumPy's already.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from umbel.data._blocks import naming
 
 OFFSET_BYTES_MAX: Final = 2**31 - 1  # what the 32-bit offsets of Arrow's strings, binaries and lists reach
 DIGITS_OF_INT64: Final = 18  # every decimal of so many digits fits
@@ -42,9 +43,7 @@ def require(schema: pa.Schema, names: Iterable[str], *, what: str) -> None:
             continue
         if found:
             raise KeyError(f"{what} {name!r} is the name of {found} columns; rename them so that each has its own")
-        near = difflib.get_close_matches(str(name), schema.names, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {schema.names}"
-        raise KeyError(f"{what} {name!r} is not a column; {hint}")
+        raise KeyError(f"{what} {name!r} is not a column; {naming.hint(name, schema.names)}")
 
 
 def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:

@@ -9,7 +9,6 @@ file can make collisions.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -249,6 +248,8 @@ def _hash_of_words(words: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> 
 
 
 def _blake(data: bytes | np.ndarray) -> np.uint64:
+    import hashlib
+
     return np.uint64(int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little"))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from umbel.data._blocks import accelerator, columns
+from umbel.data._blocks import columns, optional_polars
 
 Codes = list[np.ndarray]  # [rows] uint64 each; the first decides, then the next
 
@@ -134,7 +134,7 @@ def _argsort(code: np.ndarray, span: int) -> np.ndarray:
         return (both & np.uint64((1 << row_bits) - 1)).astype(np.int64)
     if run_count <= row_count // ROWS_OF_RUN:
         return np.argsort(code, kind="stable")  # which merges what is sorted already
-    polars = accelerator.polars(row_count)
+    polars = optional_polars.module(row_count)
     if polars is None:
         return np.argsort(code, kind="stable")
     order = polars.DataFrame({"code": code}).select(polars.arg_sort_by("code", maintain_order=True))

@@ -68,11 +68,20 @@ def _with_boundaries(
     return np.insert(np.arange(count, count + row_count), places, np.arange(count))
 
 
-def at_random(table: pa.Table, count: int, *, seed_parts: Sequence[int]) -> Iterable[pa.Table]:
-    """Each row into any partition with equal chance. seed_parts: what tells this draw from all others, as the seed, the epoch
-    and the number of the block; the same parts draw the same."""
-    drawn = hashing.draw(table.num_rows, seed_parts=seed_parts)
-    return divided(table, hashing.buckets(drawn, count), count)
+def at_random(table: pa.Table, count: int, *, seed: int, blocks: Sequence[tuple[int, int]]) -> Iterable[pa.Table]:
+    """Each row into any partition with equal chance. blocks: of which the table consists, in order, as numbers and how many rows
+    each has. What is drawn depends on the seed, the number of a block and a row's place in it, and not on which blocks came
+    together."""
+    drawn = [hashing.draw(row_count, seed_parts=(seed, number)) for number, row_count in blocks]
+    return divided(table, hashing.buckets(np.concatenate(drawn), count), count)
+
+
+def whole_blocks_at_random(
+    table: pa.Table, count: int, *, seed: int, blocks: Sequence[tuple[int, int]]
+) -> Iterable[pa.Table]:
+    """As `at_random`, but all rows of a block go into one partition."""
+    drawn = np.concatenate([hashing.draw(1, seed_parts=(seed, number)) for number, _ in blocks])
+    return divided(table, np.repeat(hashing.buckets(drawn, count), [row_count for _, row_count in blocks]), count)
 
 
 def round_robin(table: pa.Table, count: int, *, start: int = 0) -> Iterable[pa.Table]:

@@ -6,7 +6,6 @@ that names the column, both types and where each came from; nothing is cut, roun
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import tensors
+from umbel.data._blocks import naming, tensors
 
 _UNITS: Final = ("s", "ms", "us", "ns")  # from coarse to fine
 _INT_DIGITS: Final = {8: 3, 16: 5, 32: 10, 64: 20}  # by width in bits: of the largest number, signed or not
@@ -410,9 +409,7 @@ def renamed(schema: pa.Schema, names: Mapping[str, str]) -> pa.Schema:
     """Columns, old name to new; all others stay. Raises KeyError for one that is not there, ValueError for two of one name."""
     for name in names:
         if name not in schema.names:
-            near = difflib.get_close_matches(name, schema.names, n=3)
-            hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"there are {schema.names[:20]}"
-            raise KeyError(f"there is no column {name!r} to rename; {hint}")
+            raise KeyError(f"there is no column {name!r} to rename; {naming.hint(name, schema.names)}")
     made = [one.with_name(names.get(one.name, one.name)) for one in schema]
     doubled = [name for name, count in Counter(one.name for one in made).items() if count > 1]
     if doubled:

@@ -7,14 +7,14 @@ when the consumers have come to its end, closed their streams, or dropped them.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from umbel import exceptions
-from umbel.data._engine import events, held, reports, running, stages
+from umbel.data._engine import driving, events, held, reports, stages
 
 Asked = Callable[[Callable[[], reports.Stats]], None]
 """Is given, when a run has begun, what tells of it so far; any thread may call that."""
@@ -28,6 +28,24 @@ def collect(
     Raises what a user's function raised as umbel.exceptions.UmbelTaskError, an instance of its class as well.
     """
     _check_no_write(plan)
+    with _driven_here(plan, options, asked) as (run, found):
+        pass
+    return found, run.stats()
+
+
+def write(plan: stages.Write, options: reports.RunOptions, asked: Asked | None = None) -> tuple[Any, reports.Stats]:
+    """Run it on this thread: what `commit` returned, or else what the tasks did. Raises as `collect` does."""
+    with _driven_here(plan, options, asked) as (run, found):
+        result = run.commit([view.value() for view in found]) if run.error is None else None
+    return result, run.stats()
+
+
+@contextlib.contextmanager
+def _driven_here(
+    plan: stages.Stage, options: reports.RunOptions, asked: Asked | None
+) -> Iterator[tuple[driving.DrivenRun, list[held.View]]]:
+    """The run, which has come to its end, and what it has delivered. It is ended, and raises what it has failed of, behind
+    the `with` block."""
     found: list[held.View] = []
     taken: list[int] = []
 
@@ -35,7 +53,7 @@ def collect(
         found.append(view)
         taken.append(delivery)
 
-    run = running.Run(plan, options, deliver)
+    run = driving.DrivenRun(plan, options, deliver)
     if asked is not None:
         asked(run.stats)
     try:
@@ -45,39 +63,13 @@ def collect(
                 run._tell(events.Took(taken.pop(), time.monotonic()))
             if not run.is_over:
                 run.step()
+        yield run, found
     except BaseException as error:
         run.error = run.error or error
         raise
     finally:
         run.end()
     _raise(run)
-    return found, run.stats()
-
-
-def write(plan: stages.Write, options: reports.RunOptions, asked: Asked | None = None) -> tuple[Any, reports.Stats]:
-    """Run it on this thread: what `commit` returned, or else what the tasks did."""
-    found: list[tuple[int, held.View]] = []
-    run = running.Run(plan, options, lambda _consumer, delivery, view: found.append((delivery, view)))
-    if asked is not None:
-        asked(run.stats)
-    taken = 0
-    try:
-        run.begin()
-        while not run.is_over:
-            while taken < len(found) and not run.is_over:
-                run._tell(events.Took(found[taken][0], time.monotonic()))
-                taken += 1
-            if not run.is_over:
-                run.step()
-        if run.error is None:
-            result = run.commit([view.value() for _, view in found])
-    except BaseException as error:
-        run.error = run.error or error
-        raise
-    finally:
-        run.end()
-    _raise(run)
-    return result, run.stats()
 
 
 def _check_no_write(plan: stages.Stage) -> None:
@@ -85,13 +77,11 @@ def _check_no_write(plan: stages.Stage) -> None:
         raise TypeError(f"{plan.name} writes, and would not be committed; run it by write()")
 
 
-def _raise(run: running.Run) -> None:
+def _raise(run: driving.DrivenRun) -> None:
     """To each consumer that comes to the end of a run that has failed, and each time that it does."""
-    error = run.error
-    if isinstance(error, exceptions.UmbelTaskError):
-        raise error.as_instanceof_cause()
+    error = driving.as_raised(run.error)
     if error is not None:
-        raise error.with_traceback(None)
+        raise error if error is not run.error else error.with_traceback(None)
 
 
 class Stream:
@@ -157,7 +147,9 @@ class _Source:
         self._queues: list[queue.SimpleQueue[Any]] = [queue.SimpleQueue() for _ in range(count)]
         self._is_left = [False] * count
         queues = self._queues
-        self.run = running.Run(plan, options, lambda consumer, delivery, view: queues[consumer].put((delivery, view)))
+        self.run = driving.DrivenRun(
+            plan, options, lambda consumer, delivery, view: queues[consumer].put((delivery, view))
+        )
         self._thread = threading.Thread(
             target=_drive, args=(self.run, queues), name=f"umbel-data-{plan.name}", daemon=True
         )
@@ -168,7 +160,7 @@ class _Source:
 
     def next(self, consumer: int, timeout_s: float | None) -> tuple[int, held.View] | None:
         waiting = self._queues[consumer]
-        found = running.taken_from(waiting, timeout_s)
+        found = driving.taken_from(waiting, timeout_s)
         if found is None:
             raise TimeoutError(f"no block came within {timeout_s} s")
         if found is _OVER:
@@ -187,7 +179,7 @@ class _Source:
             self._thread.join()
 
 
-def _drive(run: running.Run, queues: list[queue.SimpleQueue[Any]]) -> None:
+def _drive(run: driving.DrivenRun, queues: list[queue.SimpleQueue[Any]]) -> None:
     try:
         run.drive()
     except BaseException as error:  # for the consumers to raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import opcode
 import os
 import types
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import umbel
 from umbel import exceptions
 
 NAMED_FILES_MAX = 5
+_RAISE = opcode.opmap["RAISE_VARARGS"]
 _OURS = tuple(os.path.join(path, "") for path in umbel.__path__)  # sources of all distributions of Umbel
 
 
@@ -26,14 +28,25 @@ def failure(error: BaseException, *, stage: str, on: str, input_files: Sequence[
 
 
 def of_user(error: BaseException) -> BaseException:
-    """The error without frames of ours; with all of them if there are no others, for then it is ours."""
+    """The error without frames of ours. If there are no others, without any where we have raised it, for then it says what is
+    wrong, and with all of them else, for then it is ours."""
     seen: set[int] = set()
     at: BaseException | None = error
     while at is not None and id(at) not in seen:
         seen.add(id(at))
-        at.__traceback__ = _trimmed(at.__traceback__) or at.__traceback__
+        if at.__traceback__ is not None:
+            left = _trimmed(at.__traceback__)
+            at.__traceback__ = at.__traceback__ if left is None and not _is_told(at, at.__traceback__) else left
         at = at.__cause__ or at.__context__
     return error
+
+
+def _is_told(error: BaseException, traceback: types.TracebackType) -> bool:
+    """It comes of a statement `raise`."""
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    instruction = traceback.tb_frame.f_code.co_code[traceback.tb_lasti]
+    return instruction == _RAISE and not isinstance(error, AssertionError)
 
 
 def _trimmed(traceback: types.TracebackType | None) -> types.TracebackType | None:

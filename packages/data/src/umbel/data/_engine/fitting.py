@@ -8,7 +8,6 @@ of its bytes than usual: 128 MiB fit where a CPU has about 0.8 GB of store.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from umbel.data._engine import stages
@@ -29,18 +28,14 @@ def piece_bytes(budget_bytes: int, cpu_count: float) -> int:
 
 def fitted(last: stages.Stage, size_bytes: int) -> stages.Stage:
     """The same stages, of which none asks for pieces of more than so many bytes."""
-    made: dict[stages.Stage, stages.Stage] = {}
-    for stage in stages.ordered(last):
+
+    def change(stage: stages.Stage) -> dict[str, Any]:
         given: dict[str, Any] = {name: size_bytes for name in _SIZES if getattr(stage, name, 0) > size_bytes}
         if isinstance(stage, stages.Exchange):
             bundle_bytes = given.get("bundle_bytes", stage.bundle_bytes)
             count_max = max(1, bundle_bytes // SHARD_BYTES_MIN)
             if stage.bundle_bytes > bundle_bytes and count_max < stage.partition_count_max:
                 given["partition_count_max"] = count_max
-        if isinstance(stage, stages.Map | stages.Write | stages.Limit | stages.Split):
-            if made[stage.input] is not stage.input:
-                given["input"] = made[stage.input]
-        elif any(made[one] is not one for one in stage.inputs):
-            given["inputs"] = tuple(made[one] for one in stage.inputs)
-        made[stage] = dataclasses.replace(stage, **given) if given else stage
-    return made[last]
+        return given
+
+    return stages.changed(last, change)

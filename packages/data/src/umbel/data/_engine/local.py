@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from umbel import exceptions
-from umbel.data._engine import blocks_out, events, exchanges, failures, mixing, runs, stages, task_context, work
+from umbel.data._engine import blocks_out, events, exchanges, failures, flow, mixing, runs, stages, task_context, work
 from umbel.data._engine.events import Piece
 
 SMALL_BYTES = 64 << 20  # takes kernels a tenth of a second or so: what starting workers takes
@@ -153,14 +153,19 @@ class _Plan:
     ) -> Iterator[list[tuple[int, pa.Table]]]:
         """Of the blocks of a stage, as the scheduler puts them together if nothing is urgent."""
         waiting: list[tuple[int, pa.Table]] = []
-        pieces: list[Piece] = []
+        edge = flow.Edge()
         for number, table in enumerate(self.tables(stage)):
-            pieces.append(Piece(0, 0, table.num_rows, table.nbytes, number))
+            edge.push(Piece(0, 0, table.num_rows, table.nbytes, number))
             waiting.append((number, table))
-            count, is_full = runs.bundled(pieces, bundle_bytes, bundle_rows)
+            there, wanted = (edge.size_bytes, bundle_bytes) if bundle_rows is None else (edge.row_count, bundle_rows)
+            if there < wanted and len(waiting) < runs.BUNDLE_PIECES_MAX:  # without looking at each
+                continue
+            count, is_full = runs.bundled(edge.pieces, bundle_bytes, bundle_rows)
             if is_full:
                 yield waiting[:count]
-                del waiting[:count], pieces[:count]
+                del waiting[:count]
+                for _ in range(count):
+                    edge.pop()
         if waiting:
             yield waiting
 

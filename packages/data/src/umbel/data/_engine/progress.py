@@ -9,7 +9,6 @@ that needs no library, and one that redraws by itself would have a thread that d
 from __future__ import annotations
 
 import contextlib
-import html
 import importlib
 import os
 import sys
@@ -68,6 +67,8 @@ class Notebook:
         return 120, 40
 
     def show(self, lines: list[str]) -> None:
+        import html
+
         text = "\n".join(lines)
         data = {"text/plain": text, "text/html": f"<pre>{html.escape(text)}</pre>"}
         if self._handle is None:
@@ -88,10 +89,15 @@ def screen() -> Screen | None:
 
 
 class Progress:
-    """Of one run. due_s: when it is to be drawn even if nothing happens; None for never."""
+    """Of one run. has_stages: with a line for each stage, under that of the whole.
 
-    def __init__(self, machine: scheduling.Machine, name: str | None, where: Screen, began_s: float) -> None:
+    due_s: when it is to be drawn even if nothing happens; None for never."""
+
+    def __init__(
+        self, machine: scheduling.Machine, name: str | None, where: Screen, began_s: float, *, has_stages: bool = True
+    ) -> None:
         self._machine = machine
+        self._has_stages = has_stages
         self._name = name
         self._where = where
         self._began_s = began_s
@@ -123,7 +129,7 @@ class Progress:
             self._has_screen = True
         width, height = self._where.size()
         width = min(max(width - 1, WIDTH_MIN), WIDTH_MAX)
-        found = lines(self._machine, width=width, height=max(height - 2, HEIGHT_MIN))
+        found = lines(self._machine, width=width, height=max(height - 2, HEIGHT_MIN)) if self._has_stages else []
         with contextlib.suppress(OSError, ValueError):  # the terminal is gone, which is no reason to end a run
             self._where.show([f"{self._title(now_s)}{how}"[:width], *found])
 
@@ -133,10 +139,10 @@ class Progress:
         return f"{name}{total.rows_out:,} rows, {reports.sized(total.bytes_out)}, in {now_s - self._began_s:.1f} s"
 
 
-def of(machine: scheduling.Machine, name: str | None, began_s: float) -> Progress | None:
-    """None where nobody watches."""
+def of(machine: scheduling.Machine, name: str | None, began_s: float, *, has_stages: bool = True) -> Progress | None:
+    """None where nobody watches. has_stages: with a line for each, under that of the whole."""
     where = screen()
-    return None if where is None else Progress(machine, name, where, began_s)
+    return None if where is None else Progress(machine, name, where, began_s, has_stages=has_stages)
 
 
 def lines(machine: scheduling.Machine, *, width: int, height: int) -> list[str]:
@@ -169,9 +175,14 @@ def _line(run: runs.Run, name_chars: int, width: int) -> str:
     ]
     again = stats.tasks_retried + stats.tasks_repeated
     if not run.is_closed:
-        cells.append(f"{len(run.tasks)} tasks{f' on {run.pool.count} actors' if run.pool is not None else ''}")
+        actors = "" if run.pool is None else f" on {_counted(run.pool.count, 'actor')}"
+        cells.append(f"{_counted(len(run.tasks), 'task')}{actors}")
     if again:
         cells.append(f"{again} tried again")
     if run.reason and not run.is_closed and not (run.reason == "tasks" and run.tasks):
         cells.append(reports.WAITS.get(run.reason, run.reason))
     return "  ".join(cells)[:width]
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ class RunOptions:
     time, where its stage allows. stall_s: after so long without anything, what everybody waits for is logged. limits: of the
     cluster's resources by core's names, how much of each is taken at most; excluded: how much of each is left to others.
     on_written: of a write, called with the number of each task and what it returned, as soon as that is here. shows_progress: on
-    a terminal or in a notebook. name: of the dataset."""
+    a terminal or in a notebook; shows_stages: with a line for each stage. name: of the dataset. label_selector: of the nodes on
+    which everything is to be. around: what makes the context in which tasks run; it travels. callbacks: see `Callbacks`."""
 
     budget_bytes: int = 0
     keeps_order: bool = True
@@ -28,12 +30,53 @@ class RunOptions:
     excluded: Mapping[str, float] = field(default_factory=dict)
     on_written: Callable[[int, Any], None] | None = None
     shows_progress: bool = False
+    shows_stages: bool = True
     name: str | None = None
+    label_selector: Mapping[str, str] = field(default_factory=dict)
+    around: Callable[[], contextlib.AbstractContextManager[Any]] | None = None
+    callbacks: Sequence[Any] = ()
 
     def within(self, resources: Mapping[str, float]) -> dict[str, float]:
         """What of the cluster's resources is ours."""
         left = {name: max(0.0, count - self.excluded.get(name, 0.0)) for name, count in resources.items()}
         return {name: min(count, self.limits.get(name, count)) for name, count in left.items()}
+
+
+class Execution:
+    """A run, as its callbacks see it. name: of the dataset, None if it has none."""
+
+    def __init__(self, name: str | None, stats: Callable[[], Stats]) -> None:
+        self.name = name
+        self._stats = stats
+
+    def stats(self) -> Stats:
+        """So far."""
+        found = self._stats()
+        found.pop("left_out", None)  # tables, which are asked for by `Dataset.errors`
+        return found
+
+
+class Callbacks:
+    """Those of a run, each an `umbel.data.context.ExecutionCallback`. What one raises ends the run as an error of its own."""
+
+    def __init__(self, every: Sequence[Any], execution: Execution) -> None:
+        self._every = every
+        self._execution = execution
+
+    def begin(self) -> None:
+        for one in self._every:
+            one.before_execution_starts(self._execution)
+
+    def step(self) -> None:
+        for one in self._every:
+            one.on_execution_step(self._execution)
+
+    def end(self, error: BaseException | None) -> None:
+        for one in self._every:
+            if error is None:
+                one.after_execution_succeeds(self._execution)
+            else:
+                one.after_execution_fails(self._execution, error)
 
 
 def code_of(stage: stages.Stage) -> work.Code:
@@ -74,10 +117,11 @@ class Stats(dict[str, Any]):
     rows_left_out: by operator, on which its function failed, with `on_error="skip"` or `"collect"`.
     where: "on workers" or "in this process"; there, there are no tasks and the figures of stages are of the process.
     state: "running", "ended" or "failed". parts_done_before: of a write with a checkpoint.
+    Empty, with an empty text, where nothing has run.
     """
 
     def __str__(self) -> str:
-        return table(self)
+        return table(self) if self else ""
 
     __repr__ = __str__
 

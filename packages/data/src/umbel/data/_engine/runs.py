@@ -142,7 +142,7 @@ class Run:
         self.reason = ""
         self.order = flow.Order(self.emit, keeps=services.keeps_order)
         resources: stages.Resources = getattr(stage, "resources", stages.Resources())
-        self.needs = _needs(resources)
+        self.needs = resources.needs()
         self._learnt: dict[str, learning.Learnt] = {}
         self._heap_bytes = resources.memory_bytes
         compute = getattr(stage, "compute", None)
@@ -264,12 +264,6 @@ class Run:
             edge.pieces.clear()
             edge.size_bytes = edge.row_count = 0
         return found
-
-
-def _needs(resources: stages.Resources) -> dict[str, float]:
-    """By core's names, but memory, which the budget accounts for."""
-    found = {"CPU": resources.num_cpus, "GPU": resources.num_gpus, **resources.custom()}
-    return {name: amount for name, amount in found.items() if amount}
 
 
 class InputRun(Run):

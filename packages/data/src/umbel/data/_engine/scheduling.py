@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from umbel.data._engine import assignments, events, exchanges, flow, following, mixing, runs, stages
+from umbel.data._engine import assignments, events, exchanges, flow, following, mixing, runs, splits, stages
 from umbel.data._engine.events import Piece
 from umbel.exceptions import InternalError
 
@@ -236,7 +236,7 @@ class Machine:
         self._waiting[consumer] -= 1
         self.ledger.let_go([piece])
         last = self.runs[-1]
-        if isinstance(last, exchanges.SplitRun):
+        if isinstance(last, splits.SplitRun):
             last.taken(consumer)
             self._close_if_exhausted(last)
 
@@ -247,7 +247,7 @@ class Machine:
         if all(self._is_consumer_done):
             self._end()
             self._commands.append(events.Finish())
-        elif isinstance(last, exchanges.SplitRun):
+        elif isinstance(last, splits.SplitRun):
             last.done(consumer)
             self._close_if_exhausted(last)
 
@@ -486,5 +486,5 @@ _KINDS: Mapping[type, Callable[[int, Any, runs.Services], runs.Run]] = {
     stages.Union: runs.UnionRun,
     stages.Mix: mixing.MixRun,
     stages.Zip: runs.ZipRun,
-    stages.Split: exchanges.SplitRun,
+    stages.Split: splits.SplitRun,
 }

@@ -12,17 +12,19 @@ read) travels there pickled, and must give the same answer each time: tasks run 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+import pyarrow as pa
 
+from umbel.data._engine import blocks_out
+
+if TYPE_CHECKING:
     import umbel
 
 MIB = 1 << 20
 
-Transform = Callable[["Iterator[pa.Table]"], "Iterable[pa.Table]"]
+Transform = Callable[[Iterator[pa.Table]], Iterable[pa.Table]]
 """Takes the blocks of one task in order, and gives what becomes of them. Lazy: it draws the next block when it wants it.
 `task_context.current()` tells it which block it has drawn."""
 
@@ -56,6 +58,11 @@ class Resources:
         found: Mapping[str, float] = self.options.get("resources") or {}
         return found
 
+    def needs(self) -> dict[str, float]:
+        """All but memory, which the budget accounts for; by core's names."""
+        found = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.custom()}
+        return {name: amount for name, amount in found.items() if amount}
+
 
 @dataclass(frozen=True)
 class TaskPool:
@@ -70,7 +77,8 @@ class ActorPool:
 
     min_size are kept from the first work to the last; the rest come and go. initial_size: how many are started with the
     first work at least (never more than max_size). tasks_per_actor: how many are sent to an actor at once, so that it need
-    not wait for the next. concurrency: how many of these it runs at once, on threads of its own.
+    not wait for the next. concurrency: how many of these it runs at once, on threads of its own; are_calls_concurrent: calls of
+    the function too, and not only what is done before and after them.
     """
 
     min_size: int = 0
@@ -78,6 +86,7 @@ class ActorPool:
     initial_size: int | None = None
     tasks_per_actor: int = 2
     concurrency: int = 1
+    are_calls_concurrent: bool = False
 
 
 Compute = TaskPool | ActorPool
@@ -99,10 +108,19 @@ class Metadata:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """A table, in memory or in the store. A reference is to a table, or to what `work.pack` made of one."""
+    """A table, in memory or in the store. A reference is to a table, or to what `blocks_out.pack` made of one. Travels without
+    what its table shares with others: pickling writes whole buffers, and so all of a table for each of its slices."""
 
     value: pa.Table | umbel.ObjectRef[Any]
     metadata: Metadata
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        is_here = isinstance(self.value, pa.Table)
+        return _arrived, (blocks_out.pack(self.value) if is_here else self.value, self.metadata)
+
+
+def _arrived(value: Any, metadata: Metadata) -> Block:
+    return Block(blocks_out.unpack(value) if isinstance(value, bytes) else value, metadata)
 
 
 @dataclass(frozen=True, eq=False)
@@ -317,6 +335,20 @@ class Split:
 
 
 Stage = Input | Read | Map | Write | Exchange | Limit | Union | Mix | Zip | Split
+
+
+def changed(last: Stage, change: Callable[[Stage], Mapping[str, Any]]) -> Stage:
+    """The same stages with other fields, as `change` says of each. One of which nothing changes stays itself."""
+    made: dict[Stage, Stage] = {}
+    for stage in ordered(last):
+        given = {**change(stage)}
+        if any(made[one] is not one for one in stage.inputs):
+            if isinstance(stage, Map | Write | Limit | Split):
+                given["input"] = made[stage.input]
+            else:
+                given["inputs"] = tuple(made[one] for one in stage.inputs)
+        made[stage] = replace(stage, **given) if given else stage
+    return made[last]
 
 
 def ordered(last: Stage) -> list[Stage]:

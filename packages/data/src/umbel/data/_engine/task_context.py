@@ -16,21 +16,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class TaskContext:
-    """`block_number` is that of the block drawn last among the blocks that the stage gets (of a read: of its parts), and
-    `drawn_count` how many tables were drawn of it so far: a part of a read may give several. `failed`: rows on which a user's
-    function failed, as tables, and `failed_counts` how many by operator; they go with the task's end. `divided`: of the table
-    that is divided among partitions, the numbers of its blocks and how many rows each has, in order."""
+    """`block_number` is that of the block drawn last among the blocks that the stage gets (of a read: of its parts). `failed`:
+    rows on which a user's function failed, as tables, and `failed_counts` how many by operator; they go with the task's end.
+    `divided`: of the table that is divided among partitions, the numbers of its blocks and how many rows each has, in order."""
 
     stage: str
     block_number: int = -1
-    drawn_count: int = 0
     input_files: tuple[str, ...] = ()
     failed: list[pa.Table] = field(default_factory=list)
     failed_counts: dict[str, int] = field(default_factory=dict)
     divided: list[tuple[int, int]] = field(default_factory=list)
 
     def draws(self, block_number: int) -> None:
-        self.drawn_count = self.drawn_count + 1 if block_number == self.block_number else 1
         self.block_number = block_number
 
 

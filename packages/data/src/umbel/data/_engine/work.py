@@ -7,6 +7,7 @@ item as well: to the runtime the task has done its work, and is not run again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import time
@@ -44,6 +45,10 @@ class Code(NamedTuple):
     block_bytes: int = stages.Map.block_bytes
     merges: bool = False  # small blocks, before the transforms see them
     sampling: tuple[str, Callable[[pa.Table], Any]] | None = None  # of its blocks, for the stage of this name
+    around: Callable[[], contextlib.AbstractContextManager[Any]] | None = None  # in what its functions run
+
+    def entered(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext() if self.around is None else self.around()
 
 
 class Slice(NamedTuple):
@@ -120,7 +125,8 @@ def run(code: Code, call: Call, values: Sequence[Any], transforms: Sequence[stag
     samples: list[Any] = []
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     try:
-        yield from _items(code, call, values, transforms, context, heap, samples)
+        with code.entered():
+            yield from _items(code, call, values, transforms, context, heap, samples)
         heap.look()
         if samples:
             yield SAMPLE, samples
@@ -279,7 +285,8 @@ class DatasetActor:
 
     def _make(self) -> list[stages.Transform]:
         if self._transforms is None:
-            self._transforms = made(self._code.transforms)
+            with self._code.entered():
+                self._transforms = made(self._code.transforms)
         return self._transforms
 
     def run(self, call: Call, *values: Any) -> Iterator[Any]:

@@ -6,13 +6,10 @@ error that names the expression.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
-from typing import Final
 
 from umbel import exceptions
-
-_NAMES_MAX: Final = 20  # in a message: a table may have thousands of columns
+from umbel.data._blocks import naming
 
 
 class ExpressionTypeError(exceptions.UmbelError, TypeError):
@@ -52,10 +49,4 @@ class Problem(Exception):
 
 def unknown(name: str, names: Iterable[str], *, what: str = "column") -> str:
     """The message about a name that is not among `names`, with those nearest to it."""
-    known = list(names)
-    near = difflib.get_close_matches(name, known, n=3)
-    if near:
-        return f"there is no {what} {name!r}; did you mean {' or '.join(map(repr, near))}?"
-    shown = ", ".join(map(repr, known[:_NAMES_MAX])) or "none"
-    more = f" and {len(known) - _NAMES_MAX} more" if len(known) > _NAMES_MAX else ""
-    return f"there is no {what} {name!r}; there are {shown}{more}"
+    return f"there is no {what} {name!r}; {naming.hint(name, names)}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import hashlib
 import inspect
 import pickle
 import threading
@@ -44,6 +43,8 @@ class Spec:
 
 
 def spec_of(cls: type, args: tuple[object, ...], kwargs: dict[str, object]) -> Spec:
+    import hashlib  # few have such a class, and all load this module
+
     try:
         token = hashlib.sha256(pickle.dumps((args, sorted(kwargs.items())))).hexdigest()
     except Exception:  # whatever an argument's own pickling raises: it is then known by this call alone

@@ -24,9 +24,9 @@ from pyarrow import fs
 
 from umbel import exceptions
 from umbel.data import checkpoint as configs
-from umbel.data import datasink as sinks
 from umbel.data._engine import stages
 from umbel.data._plan import fingerprints, logical, repeating, schemas
+from umbel.data._sinks import base as sinks
 from umbel.data._sources import filesystems, listing
 
 logger = logging.getLogger("umbel.data")
@@ -331,10 +331,8 @@ def _is_by_part(node: logical.Node) -> bool:
     return isinstance(node, _BY_PART)
 
 
-def opened(last: logical.Node, config: configs.CheckpointConfig | None) -> Checkpoint | None:
+def opened(last: logical.Write, config: configs.CheckpointConfig | None) -> Checkpoint | None:
     """That of a write, if it is to have one. config: of the context."""
-    if not isinstance(last, logical.Write):
-        return None
     config = last.checkpoint or config
     return None if config is None else Checkpoint(config, last)
 

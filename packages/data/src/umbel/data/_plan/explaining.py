@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
-from umbel.data._engine import reports, stages
+from umbel.data._engine import local, reports, stages
 from umbel.data._expressions.expr import Expr
-from umbel.data._plan import logical, rules
+from umbel.data._plan import logical, physical, rules, running
+
+if TYPE_CHECKING:
+    from umbel.data import context as contexts
 
 NAMES_MAX: Final = 12  # of columns, or of what else there are many
 _INPUTS: Final = ("input", "left", "right", "several", "blocks", "what", "source")
@@ -18,8 +22,8 @@ _TOLD_APART: Final = frozenset(
 _NAMED_WHOLE: Final = (logical.Filter, logical.Limit)  # whose names have their arguments
 
 
-def explained(last: logical.Node, stages_of: Callable[[logical.Node], str]) -> str:
-    """stages_of: of a plan that was rewritten, its stages in words."""
+def explained(last: logical.Node, context: contexts.DataContext) -> str:
+    """What `Dataset.explain` prints."""
     written = tree(last)
     changed, plan, before = [], last, written
     for what, plan in rules.steps(last):
@@ -32,7 +36,7 @@ def explained(last: logical.Node, stages_of: Callable[[logical.Node], str]) -> s
         parts["Optimized plan"] = f"{before}\n({'; '.join(changed)})"
     else:
         parts["Optimized plan"] = "The same: no rule changed anything."
-    parts["Stages"] = stages_of(plan)
+    parts["Stages"] = _stages(plan, context)
     return "\n\n".join(f"{title}\n{'-' * len(title)}\n{what}" for title, what in parts.items())
 
 
@@ -98,8 +102,37 @@ def _shown(value: Any) -> str:
     return name if isinstance(name, str) else str(value)
 
 
-def means(stage: stages.Stage) -> str:
-    """How a stage runs."""
+def _stages(last: logical.Node, context: contexts.DataContext) -> str:
+    """Of a plan that was rewritten, its stages in words, the first first: what each takes its blocks from and how it runs."""
+    plan = running.staged(last, context)
+    ordered = stages.ordered(plan)
+    numbers = {id(stage): number for number, stage in enumerate(ordered, 1)}
+    lines = []
+    for stage in ordered:
+        inputs = ", ".join(str(numbers[id(one)]) for one in stage.inputs)
+        lines.append(
+            f"{numbers[id(stage)]}. {stage.name}{f'  of {inputs}' if inputs else ''}{_broadcast(stage, numbers)}"
+        )
+        lines.append(f"   {_means(stage)}")
+    if local.is_suitable(plan, context.local_bytes_max):
+        lines.append("All of it is built-in and little: it runs in this process, without workers.")
+    return "\n".join(lines)
+
+
+def _broadcast(stage: stages.Stage, numbers: Mapping[int, int]) -> str:
+    """Of a join, which side goes to every task, or may."""
+    if not isinstance(stage, stages.Exchange) or not stage.whole or not stage.broadcast_bytes:
+        return ""
+    limit = stage.broadcast_bytes
+    named = [str(numbers[id(stage.inputs[side])]) for side in stage.whole]
+    known = physical.estimated_bytes(stage.inputs[stage.whole[0]])
+    if limit == sys.maxsize or (known is not None and known <= limit):
+        return f"; {named[0]} goes whole to every task"
+    return f"; {' or else '.join(named)} goes whole to every task if it has at most {reports.sized(limit)}"
+
+
+def _means(stage: stages.Stage) -> str:
+    """How it runs."""
     if isinstance(stage, stages.Input):
         size_bytes = sum(block.metadata.size_bytes for block in stage.blocks)
         return f"{len(stage.blocks)} blocks that are there, {reports.sized(size_bytes)}"

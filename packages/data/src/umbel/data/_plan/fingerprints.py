@@ -17,7 +17,7 @@ import pyarrow as pa
 from umbel import exceptions
 from umbel.data._engine import blocks_out, stages
 from umbel.data._expressions.expr import Expr
-from umbel.data._plan import logical
+from umbel.data._plan import calls, logical
 
 _APART: Final = frozenset({"input", "left", "right", "several", "means", "blocks", "source", "sink", "checkpoint"})
 _SHOWN_CHARS: Final = 64  # of a digest: more than enough that two do not meet
@@ -65,7 +65,7 @@ def _arguments(node: logical.Node) -> str:
 
 def _shown(value: Any) -> str:
     """Where `repr` would tell of places in memory, the name of its type."""
-    if isinstance(value, logical.Function):
+    if isinstance(value, calls.Function):
         given = [one for one in (value.args, value.kwargs, value.constructor_args, value.constructor_kwargs) if one]
         return f"{value.name}{f' with {_shown(given)}' if given else ''}"
     if isinstance(value, str | int | float | bytes | Expr | None):
@@ -81,7 +81,7 @@ def _shown(value: Any) -> str:
 
 def _code_of(node: logical.Node) -> str:
     function = getattr(node, "function", None)
-    return _digest(_code(function.call)) if isinstance(function, logical.Function) else ""
+    return _digest(_code(function.call)) if isinstance(function, calls.Function) else ""
 
 
 def _code(call: Callable[..., Any]) -> str:

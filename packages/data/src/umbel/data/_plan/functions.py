@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from umbel.data._blocks import batches, columns, owning, rows, sizes
-from umbel.data._plan import calls, failing, logical, unchanged
+from umbel.data._plan import calls, failing, unchanged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -27,16 +27,17 @@ SHOWN_CHARS = 300  # of a row, in an error
 
 @dataclass(frozen=True, eq=False)
 class RowCalls:
-    """A function of rows. See `logical.MapRows`."""
+    """A function of rows. See `logical.MapRows`. is_alone: no other thread calls what was made of a class meanwhile."""
 
     operator: str
-    function: logical.Function
+    function: calls.Function
     kind: str
     on_error: str = "raise"
+    is_alone: bool = False
 
     def bound(self) -> Callable[[Iterator[pa.Table]], Iterator[pa.Table]]:
         """With its class made."""
-        call = _callable(self.function)
+        call = _callable(self.function, is_alone=self.is_alone)
         if self.kind == "filter":
             return lambda blocks: self._kept(call, blocks)
         return lambda blocks: _as_blocks(self._given(call, blocks))
@@ -128,17 +129,18 @@ def _shown(table: pa.Table, index: int) -> str:
 
 @dataclass(frozen=True, eq=False)
 class BatchCalls:
-    """A function of batches. See `logical.MapBatches`."""
+    """A function of batches. See `logical.MapBatches`, and `RowCalls`."""
 
     operator: str
-    function: logical.Function
+    function: calls.Function
     batch_size: int | str | None
     batch_format: Any
     zero_copy: bool
     on_error: str = "raise"
+    is_alone: bool = False
 
     def bound(self) -> Callable[[Iterator[pa.Table]], Iterator[pa.Table]]:
-        call = _callable(self.function)
+        call = _callable(self.function, is_alone=self.is_alone)
         return lambda blocks: self._through(call, blocks)
 
     def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -210,10 +212,12 @@ def transform(function_calls: RowCalls | BatchCalls) -> Any:
     return stages.Made(function_calls.bound) if function_calls.function.is_class else function_calls
 
 
-def _callable(function: logical.Function) -> Callable[[Any], Any]:
+def _callable(function: calls.Function, *, is_alone: bool) -> Callable[[Any], Any]:
     call = function.call
     if function.is_class:
         call = call(*function.constructor_args, **function.constructor_kwargs)
+    if is_alone:
+        call = calls.one_at_a_time(call)
     if not function.args and not function.kwargs:
         return call
     return lambda value: call(value, *function.args, **function.kwargs)

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from umbel.data import datasink as sinks
 from umbel.data._blocks import (
     asof,
-    batches,
     columns,
     grouping,
     joining,
@@ -26,11 +24,11 @@ from umbel.data._blocks import (
 )
 from umbel.data._engine import task_context
 from umbel.data._expressions import evaluate, generated
-from umbel.data._plan import functions, logical
-from umbel.data._sinks import base
+from umbel.data._plan import functions
 
 if TYPE_CHECKING:
     from umbel.data import expressions
+    from umbel.data._plan import calls, logical
 
 SAMPLED_BYTES = 128 << 10  # of a block, for each row of its sample: a thousand rows of a block of 128 MiB
 SAMPLE_ROWS_MIN = 10
@@ -65,26 +63,6 @@ class Projected:
 
 
 @dataclass(frozen=True, eq=False)
-class Renamed:
-    names: Mapping[str, str]
-
-    def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        for block in blocks:
-            yield block.rename_columns(schemas.renamed(block.schema, self.names).names)
-
-
-@dataclass(frozen=True, eq=False)
-class Conformed:
-    """With the columns and types that the blocks of others have too."""
-
-    schema: pa.Schema
-
-    def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        for block in blocks:
-            yield schemas.conform(block, self.schema, origin="a block")
-
-
-@dataclass(frozen=True, eq=False)
 class Sampled:
     """Each row with a probability; which ones depends on the seed and the number of the block alone."""
 
@@ -95,19 +73,6 @@ class Sampled:
         for block, number, row_offset in _placed(blocks):
             chances = generated.uniform((self.seed, number), row_offset, block.num_rows).to_numpy()
             yield columns.taken(block, np.flatnonzero(chances < self.fraction))
-
-
-@dataclass(frozen=True, eq=False)
-class Head:
-    """The first rows of a task, and no more is drawn."""
-
-    row_count: int
-
-    def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        left = self.row_count
-        while left > 0 and (block := next(blocks, None)) is not None:
-            yield block.slice(0, left)
-            left -= block.num_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,30 +114,6 @@ class DistinctRows:
             yield grouping.distinct(block, self.keys, keep=self.keep)
 
 
-@dataclass(frozen=True, eq=False)
-class Rebatched:
-    """Blocks of so many rows, and what is left over in each task; of no rows one block, for its columns."""
-
-    row_count: int
-
-    def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        first = next(blocks, None)
-        if first is None:
-            return
-        has_rows = False
-        for table in batches.iter_batches(itertools.chain([first], blocks), self.row_count, "pyarrow"):
-            has_rows = True
-            yield table
-        if not has_rows:
-            yield first
-
-
-def _position() -> tuple[int, int]:
-    """Which block this is, counted in the stage's input."""
-    here = task_context.current()
-    return here.block_number, here.drawn_count
-
-
 def _placed(blocks: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, int, int]]:
     """Each with the number of the block that it is of, and of its first row among those that came of that block."""
     number, row_offset = -1, 0
@@ -181,17 +122,6 @@ def _placed(blocks: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, int, int]]:
         number, row_offset = (number, row_offset) if drawn == number else (drawn, 0)
         yield block, number, row_offset
         row_offset += block.num_rows
-
-
-@dataclass(frozen=True, eq=False)
-class Written:
-    sink: sinks.Datasink[Any]
-
-    def __call__(self, blocks: Iterator[pa.Table]) -> sinks.WriteResult[Any]:
-        first = next(blocks, None)
-        index = task_context.current().block_number
-        whole = itertools.chain([first] if first is not None else [], blocks)
-        return base.write_task(self.sink, whole, sinks.WriteContext(index))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -232,7 +162,7 @@ class AtRandom:
     seed: int
 
     def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Iterable[pa.Table]:
-        return partitioning.at_random(block, count, seed_parts=(self.seed, *_position()))
+        return partitioning.at_random(block, count, seed=self.seed, blocks=task_context.current().divided)
 
 
 @dataclass(frozen=True, eq=False)
@@ -359,7 +289,7 @@ class GroupCalls:
 
     operator: str
     keys: tuple[str, ...]
-    function: logical.Function
+    function: calls.Function
     batch_format: str | None
     zero_copy: bool = True
 
@@ -454,8 +384,8 @@ class ByBlock:
     seed: int
 
     def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Iterable[pa.Table]:
-        chosen = int(shuffling.generator((self.seed, *map(abs, _position()))).integers(count))
-        return [block if number == chosen else block.slice(0, 0) for number in range(count)]
+        blocks = task_context.current().divided
+        return partitioning.whole_blocks_at_random(block, count, seed=self.seed, blocks=blocks)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,12 @@ has as far as that is known before anything runs, `rules` rewrite the tree, and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from umbel.data._engine import stages
+from umbel.data._plan import calls
 
 if TYPE_CHECKING:
     from umbel.data import aggregate, checkpoint, context, datasink, datasource, expressions
@@ -24,29 +25,6 @@ class Means:
 
     compute: stages.Compute | None = None
     resources: stages.Resources = field(default_factory=stages.Resources)
-
-
-@dataclass(frozen=True, eq=False)
-class Function:
-    """What a user gave, with its arguments. A class is made once where it runs, with those of its constructor."""
-
-    call: Callable[..., Any]
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
-    constructor_args: tuple[Any, ...] = ()
-    constructor_kwargs: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def is_class(self) -> bool:
-        """It is made once, and what is made is called with the rows; other types, such as `dict`, are called themselves."""
-        return isinstance(self.call, type) and any("__call__" in vars(one) for one in self.call.__mro__)
-
-    @property
-    def name(self) -> str:
-        """As it is written in plans and errors."""
-        inner = getattr(self.call, "func", self.call)  # of functools.partial
-        found: str = getattr(inner, "__name__", None) or type(inner).__name__
-        return found
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -112,7 +90,7 @@ class Unary(Node):
 class MapRows(Unary):
     """kind: "map" a row to a row, "flat_map" to several, "filter" to whether it is kept."""
 
-    function: Function
+    function: calls.Function
     kind: str
     means: Means = Means()
     on_error: str = "raise"
@@ -127,7 +105,7 @@ class MapRows(Unary):
 class MapBatches(Unary):
     """batch_size: rows; None for whole blocks."""
 
-    function: Function
+    function: calls.Function
     batch_size: int | str | None = None  # "auto": by bytes
     batch_format: str | None = "default"
     zero_copy: bool = True
@@ -214,11 +192,10 @@ class RandomizeBlocks(Unary):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sort(Unary):
-    """limit: only so many of the first rows are wanted. boundaries: of the first key, where partitions begin."""
+    """limit: only so many of the first rows are wanted."""
 
     keys: tuple[str, ...]
     descending: tuple[bool, ...]
-    boundaries: tuple[Any, ...] | None = None
     limit: int | None = None
 
 
@@ -244,7 +221,7 @@ class MapGroups(Unary):
     """A function of all rows of each group."""
 
     keys: tuple[str, ...]
-    function: Function
+    function: calls.Function
     batch_format: str | None = "default"
     zero_copy: bool = True
     partition_count: int | None = None

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from umbel.data import context
-from umbel.data import datasink as sinks
 from umbel.data._blocks import grouping, shuffling
-from umbel.data._engine import stages
-from umbel.data._plan import functions, kernels, logical, rules, schemas
+from umbel.data._engine import placing, stages
+from umbel.data._plan import block_kernels, functions, kernels, logical, retrying, rules, schemas
+from umbel.data._sinks import base as sinks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,13 +31,16 @@ FEW_BLOCKS = 64  # of a side of a join: as many arguments of each task, which co
 class Sizes:
     """block_bytes: at which a block ends. partition_bytes: of what one reduction gets. broadcast_bytes: of a side
     of a join that goes to every task, 0 for none. parallelism: tasks that a read is divided into at least, where it is large
-    enough. epoch: how many runs of the dataset there were before."""
+    enough, as each is to have part_bytes_min. epoch: how many runs of the dataset there were before. retried_errors: after
+    which a read is tried again."""
 
     block_bytes: int = 128 * stages.MIB
     partition_bytes: int = 128 * stages.MIB
     broadcast_bytes: int = 64 * stages.MIB
     parallelism: int = 2
+    part_bytes_min: int = 0
     epoch: int = 0
+    retried_errors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,9 @@ class _Planner:
         for one in node.inputs:
             own = self.schema(one)
             is_other = schema is not None and own is not None and not own.equals(schema)
-            made.append(self.linked(one, Link("Conform", kernels.Conformed(schema))) if is_other else self.stage(one))
+            made.append(
+                self.linked(one, Link("Conform", block_kernels.Conformed(schema))) if is_other else self.stage(one)
+            )
         return tuple(made)
 
     def linked(self, node: logical.Node, link: Link) -> stages.Stage:
@@ -163,17 +168,11 @@ def _reordered(stage: stages.Stage, chance: Any) -> stages.Stage | None:
 
 def _steadied(last: stages.Stage) -> stages.Stage:
     """The same stages with blocks that are cut alike in every run, as what is random goes by their numbers."""
-    made: dict[stages.Stage, stages.Stage] = {}
-    for stage in stages.ordered(last):
-        given: dict[str, Any] = {}
-        if isinstance(stage, stages.Map | stages.Write | stages.Limit | stages.Split):
-            given["input"] = made[stage.input]
-        elif stage.inputs:
-            given["inputs"] = tuple(made[one] for one in stage.inputs)
-        if isinstance(stage, stages.Map | stages.Exchange):
-            given["is_steady"] = True
-        made[stage] = dataclasses.replace(stage, **given) if given else stage
-    return made[last]
+
+    def change(stage: stages.Stage) -> dict[str, Any]:
+        return {"is_steady": True} if isinstance(stage, stages.Map | stages.Exchange) else {}
+
+    return stages.changed(last, change)
 
 
 def compute_of(link: Link) -> stages.Compute:
@@ -211,40 +210,55 @@ def _(node: logical.FromBlocks, planner: _Planner) -> stages.Stage:
     schema = planner.schema(node)
     if schema is None or all(schema.equals(block.metadata.schema) for block in node.blocks):
         return made
-    link = Link("Conform", kernels.Conformed(schema), is_steady=True, block_bytes=0)
+    link = Link("Conform", block_kernels.Conformed(schema), is_steady=True, block_bytes=0)
     return planner.mapped(made, link)
 
 
 @_lower.register
 def _(node: logical.Read, planner: _Planner) -> stages.Stage:
     source = node.source.with_epoch(planner.sizes.epoch)
-    tasks = source.get_read_tasks(node.parallelism or planner.sizes.parallelism, node.limit)
+    tasks = source.get_read_tasks(node.parallelism or _parallelism(source, planner.sizes), node.limit)
     return stages.Read(
         name=node.name,
-        parts=[_part(task) for task in tasks],
+        parts=[_part(task, planner.sizes.retried_errors) for task in tasks],
         compute=node.means.compute or stages.TaskPool(),
         resources=node.means.resources,
         block_bytes=planner.sizes.block_bytes,
     )
 
 
-def _part(task: Any) -> stages.ReadPart:
+def _parallelism(source: Any, sizes: Sizes) -> int:
+    size_bytes = source.estimate_inmemory_data_size() if sizes.part_bytes_min else None
+    return (
+        sizes.parallelism if size_bytes is None else max(1, min(sizes.parallelism, size_bytes // sizes.part_bytes_min))
+    )
+
+
+def _part(task: Any, retried_errors: tuple[str, ...]) -> stages.ReadPart:
     known = task.metadata
+    read = retrying.Retried(task, retried_errors) if retried_errors else task
     return stages.ReadPart(
-        read=task, row_count=known.num_rows, size_bytes=known.size_bytes, input_files=tuple(known.input_files or ())
+        read=read, row_count=known.num_rows, size_bytes=known.size_bytes, input_files=tuple(known.input_files or ())
     )
 
 
 @_lower.register
 def _(node: logical.MapRows, planner: _Planner) -> stages.Stage:
-    calls = functions.RowCalls(node.name, node.function, node.kind, node.on_error)
+    is_alone = _is_alone(node.means)
+    calls = functions.RowCalls(node.name, node.function, node.kind, node.on_error, is_alone)
     return planner.linked(node.input, Link(node.name, functions.transform(calls), node.means, is_kernel=False))
 
 
 @_lower.register
 def _(node: logical.MapBatches, planner: _Planner) -> stages.Stage:
     calls = functions.BatchCalls(
-        node.name, node.function, node.batch_size, node.batch_format, node.zero_copy, node.on_error
+        node.name,
+        node.function,
+        node.batch_size,
+        node.batch_format,
+        node.zero_copy,
+        node.on_error,
+        _is_alone(node.means),
     )
     link = Link(
         node.name,
@@ -255,6 +269,12 @@ def _(node: logical.MapBatches, planner: _Planner) -> stages.Stage:
         is_steady=node.batch_size is None and _has_chosen_blocks(node.input),
     )
     return planner.linked(node.input, link)
+
+
+def _is_alone(means: logical.Means) -> bool:
+    """One call of the function at a time, whatever else its actor does at once."""
+    pool = means.compute
+    return isinstance(pool, stages.ActorPool) and pool.concurrency > 1 and not pool.are_calls_concurrent
 
 
 def _has_chosen_blocks(node: logical.Node) -> bool:
@@ -281,7 +301,7 @@ def _(node: logical.Project, planner: _Planner) -> stages.Stage:
 
 @_lower.register
 def _(node: logical.Rename, planner: _Planner) -> stages.Stage:
-    return planner.linked(node.input, Link(node.name, kernels.Renamed(node.names)))
+    return planner.linked(node.input, Link(node.name, block_kernels.Renamed(node.names)))
 
 
 @_lower.register
@@ -297,14 +317,14 @@ def _(node: logical.Limit, planner: _Planner) -> stages.Stage:
         schema = planner.schema(node)
         empty = [] if schema is None else [stages.Block(schema.empty_table(), stages.Metadata(0, 0, schema))]
         return stages.Input(blocks=empty, name=node.name)
-    before = planner.linked(node.input, Link(node.name, kernels.Head(node.row_count)))
+    before = planner.linked(node.input, Link(node.name, block_kernels.Head(node.row_count)))
     return stages.Limit(input=before, row_count=node.row_count, name=node.name)
 
 
 @_lower.register
 def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
     if node.block_rows is not None and not node.is_strict:
-        link = Link(node.name, kernels.Rebatched(node.block_rows), bundle_rows=node.block_rows, block_bytes=0)
+        link = Link(node.name, block_kernels.Rebatched(node.block_rows), bundle_rows=node.block_rows, block_bytes=0)
         return planner.linked(node.input, link)
     before = planner.stage(node.input)
     if node.block_rows is not None:
@@ -322,7 +342,6 @@ def _(node: logical.Repartition, planner: _Planner) -> stages.Stage:
         return planner.exchange(node.name, [before], how, together, partition_count=node.block_count)
     if node.shuffles:
         seed = _seed(None, 0)
-        planner.goes_by_place = True
         how = kernels.AtRandom(seed)
         return planner.exchange(node.name, [before], how, kernels.Shuffled(seed), partition_count=node.block_count)
     return planner.exchange(
@@ -344,7 +363,7 @@ def _(node: logical.RandomizeBlocks, planner: _Planner) -> stages.Stage:
 @_lower.register
 def _(node: logical.RandomShuffle, planner: _Planner) -> stages.Stage:
     seed = _seed(node.seed, planner.sizes.epoch)
-    planner.goes_by_place = True
+    planner.goes_by_place |= node.seed is not None  # else each run differs, and nothing need wait for it not to
     return planner.exchange(
         node.name,
         [planner.stage(node.input)],
@@ -499,15 +518,16 @@ def _(node: logical.Write, planner: _Planner) -> stages.Stage:
     def abort(error: BaseException) -> None:
         sink.on_write_failed(error)  # type: ignore[arg-type]  # an interruption too: what was written is not to stay
 
+    resources = node.means.resources
     return stages.Write(
         name=node.name,
         input=planner.stage(node.input),
-        write=kernels.Written(sink),
+        write=block_kernels.Written(sink),
         begin=functools.partial(sink.on_write_start, schemas.of(node.input)),
         commit=commit,
         abort=abort,
         compute=node.means.compute or stages.TaskPool(),
-        resources=node.means.resources,
+        resources=resources if sink.supports_distributed_writes else placing.on_driver(resources),
         bundle_rows=sink.min_rows_per_write,
         bundle_bytes=max(stages.Write.bundle_bytes, sink.min_bytes_per_write or 0),
         is_kernel=type(sink).__module__.startswith("umbel.data."),

@@ -5,22 +5,24 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import umbel
 from umbel.data._blocks import sizes
 from umbel.data._engine import blocks_out, executor, local, reports, stages
-from umbel.data._plan import checkpoints, counts, explaining, logical, physical, rules
+from umbel.data._plan import counts, logical, physical, rules
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from umbel.data import context as contexts
+    from umbel.data._plan import checkpoints
 
 
 logger = logging.getLogger("umbel.data")
@@ -41,24 +43,39 @@ class Run:
     ) -> None:
         self.name = name
         self._last = rules.optimized(last)
-        self._checkpoint = checkpoints.opened(last, context.checkpoint_config)
+        self._checkpoint: checkpoints.Checkpoint | None = None
         self._parallelism = context.read_op_min_num_blocks or 2 * _cpu_count()
-        if self._checkpoint is not None:
-            self._parallelism = (
-                self._checkpoint.parallelism
-                or context.read_op_min_num_blocks
-                or checkpoints.PARTS_PER_CPU * _cpu_count()
-            )
-        self.plan = staged(self._last, context, epoch=epoch, parallelism=self._parallelism)
+        if isinstance(last, logical.Write):
+            from umbel.data._plan import checkpoints  # with file systems and more, which only writes need
+
+            self._checkpoint = checkpoints.opened(last, context.checkpoint_config)
+            if self._checkpoint is not None:
+                self._parallelism = (
+                    self._checkpoint.parallelism
+                    or context.read_op_min_num_blocks
+                    or checkpoints.PARTS_PER_CPU * _cpu_count()
+                )
+        self.plan = staged(
+            self._last,
+            context,
+            epoch=epoch,
+            parallelism=self._parallelism,
+            is_divided_alike=self._checkpoint is not None,
+        )
         self.is_local = self._checkpoint is None and local.is_suitable(self.plan, context.local_bytes_max)
-        limits = context.execution_options.resource_limits.by_name()
+        options = context.execution_options
+        limits = options.resource_limits.by_name()
         self._options = reports.RunOptions(
             budget_bytes=int(limits.pop("object_store_memory", 0)),
             limits=limits,
-            excluded=context.execution_options.exclude_resources.by_name(),
-            keeps_order=context.execution_options.preserve_order,
+            excluded=options.exclude_resources.by_name(),
+            keeps_order=options.preserve_order,
             shows_progress=context.enable_progress_bars,
+            shows_stages=options.verbose_progress and context.enable_operator_progress_bars,
             name=name,
+            label_selector=options.label_selector or {},
+            around=functools.partial(type(context).current, _for_tasks(context)),
+            callbacks=[kind() for kind in context.custom_execution_callback_classes],
         )
         self._stats: Any = None
 
@@ -145,20 +162,24 @@ class Run:
     def _told_here(self, figures: local.Figures) -> Iterator[_Given]:
         """Statistics of what runs in this process, while it does and then."""
         began_s, given, plan = time.monotonic(), _Given(), self.plan
+        callbacks = reports.Callbacks(self._options.callbacks, reports.Execution(self.name, self.stats))
 
         def told(wall_s: float, state: str) -> reports.Stats:
             return reports.stats_here(plan, figures, wall_s, state=state, consumer_s=given.seconds)
 
         self._stats = lambda: told(time.monotonic() - began_s, "running")
-        state = "ended"
+        raised: Exception | None = None
         try:
+            callbacks.begin()
             yield given
-        except Exception:
-            state = "failed"
+        except Exception as error:
+            raised = error
             raise
         finally:
-            wall_s = time.monotonic() - began_s
+            wall_s, state = time.monotonic() - began_s, "ended" if raised is None else "failed"
             self._stats = lambda: told(wall_s, state)
+            callbacks.end(raised)
+            raised = None  # whose traceback has this frame
 
     def left_out(self) -> list[pa.Table]:
         """Rows on which functions failed, with `on_error="collect"`; of the tasks that have ended."""
@@ -171,6 +192,8 @@ class Run:
 
     def stats(self) -> reports.Stats:
         found = reports.Stats(self._all_stats())
+        if not found:  # it has not begun
+            return found
         counts: collections.Counter[str] = collections.Counter()
         for of_task, _ in found.pop("left_out", ()):
             counts.update(of_task)
@@ -182,11 +205,7 @@ class Run:
         return found
 
     def _all_stats(self) -> reports.Stats:
-        if self._stats is None:
-            raise ValueError(
-                "the dataset has not been run yet, so there are no statistics; run it, for example by count()"
-            )
-        found: reports.Stats = self._stats()
+        found: reports.Stats = reports.Stats() if self._stats is None else self._stats()
         return found
 
 
@@ -212,48 +231,34 @@ def _behind(last: logical.Node, plan: stages.Stage, skipped_rows: int) -> tuple[
     return without(plan), skipped_rows
 
 
+def _for_tasks(context: contexts.DataContext) -> contexts.DataContext:
+    """What of the settings functions may ask for where they run."""
+    found = context.copy()
+    found.custom_execution_callback_classes, found.checkpoint_config = [], None  # which are the driver's
+    return found
+
+
 def staged(
-    last: logical.Node, context: contexts.DataContext, *, epoch: int = 0, parallelism: int | None = None
+    last: logical.Node,
+    context: contexts.DataContext,
+    *,
+    epoch: int = 0,
+    parallelism: int | None = None,
+    is_divided_alike: bool = False,
 ) -> stages.Stage:
-    """The stages of a plan that was rewritten."""
+    """The stages of a plan that was rewritten. is_divided_alike: a read has the same parts whatever the context says."""
     wanted = parallelism or context.read_op_min_num_blocks or 2 * _cpu_count()
+    has_least = context.read_op_min_num_blocks is not None and not is_divided_alike
     made = physical.Sizes(
-        block_bytes=context.target_max_block_size,
+        block_bytes=context.target_max_block_size or sys.maxsize,
+        part_bytes_min=context.target_min_block_size if has_least else 0,
+        retried_errors=tuple(context.retried_io_errors),
         partition_bytes=context.target_shuffle_block_size,
         broadcast_bytes=context.broadcast_bytes_max,
         parallelism=wanted,
         epoch=epoch,
     )
     return physical.stage_of(last, made)
-
-
-def drawn(last: logical.Node, context: contexts.DataContext) -> str:
-    """The stages, the first first, with what each takes its blocks from and how it runs."""
-    plan = staged(last, context)
-    ordered = stages.ordered(plan)
-    numbers = {id(stage): number for number, stage in enumerate(ordered, 1)}
-    lines = []
-    for stage in ordered:
-        inputs = ", ".join(str(numbers[id(one)]) for one in stage.inputs)
-        lines.append(
-            f"{numbers[id(stage)]}. {stage.name}{f'  of {inputs}' if inputs else ''}{_broadcast(stage, numbers)}"
-        )
-        lines.append(f"   {explaining.means(stage)}")
-    if local.is_suitable(plan, context.local_bytes_max):
-        lines.append("All of it is built-in and little: it runs in this process, without workers.")
-    return "\n".join(lines)
-
-
-def _broadcast(stage: stages.Stage, numbers: Mapping[int, int]) -> str:
-    """Of a join, which side goes to every task, or may."""
-    if not isinstance(stage, stages.Exchange) or not stage.whole or not stage.broadcast_bytes:
-        return ""
-    limit = stage.broadcast_bytes
-    named = [str(numbers[id(stage.inputs[side])]) for side in stage.whole]
-    known = physical.estimated_bytes(stage.inputs[stage.whole[0]])
-    if limit == sys.maxsize or (known is not None and known <= limit):
-        return f"; {named[0]} goes whole to every task"
-    return f"; {' or else '.join(named)} goes whole to every task if it has at most {reports.sized(limit)}"
 
 
 def _cpu_count() -> int:

@@ -5,14 +5,13 @@ None where a user's function decides. Errors that can be seen by types, such as 
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from umbel.data._blocks import grouping, joining, windows
+from umbel.data._blocks import grouping, joining, naming, windows
 from umbel.data._blocks import schemas as block_schemas
 from umbel.data._expressions import typing
 from umbel.data._plan import logical
@@ -148,13 +147,7 @@ def check_columns(names: Iterable[str], schema: pa.Schema) -> None:
     """Raises KeyError for one that the schema has not."""
     for name in names:
         if name not in schema.names:
-            near = difflib.get_close_matches(name, schema.names, n=3)
-            hint = (
-                f"did you mean {', '.join(map(repr, near))}?"
-                if near
-                else f"there are {', '.join(map(repr, schema.names[:20]))}"
-            )
-            raise KeyError(f"there is no column {name!r}; {hint}")
+            raise KeyError(f"there is no column {name!r}; {naming.hint(name, schema.names)}")
 
 
 def numbers(schema: pa.Schema, *, but: Sequence[str] = ()) -> list[str]:

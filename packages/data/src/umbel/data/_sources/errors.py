@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import pyarrow as pa
 
 from umbel import exceptions
+from umbel.data._blocks import naming
 
 
 class FileReadError(exceptions.UmbelError, ValueError):
@@ -36,9 +36,7 @@ def missing_library(library: str, *, what: str, extra: str) -> ImportError:
 
 
 def no_column(name: str, known: Sequence[str], *, purpose: str = "write") -> str:
-    near = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {', '.join(map(repr, near))}?" if near else f"there are {', '.join(map(repr, known[:20]))}"
-    return f"there is no column {name!r} to {purpose}; {hint}"
+    return f"there is no column {name!r} to {purpose}; {naming.hint(name, known)}"
 
 
 def shown(schema: pa.Schema) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -21,9 +22,12 @@ class _Counted(base.Datasource):
     """`n` rows of which each is a function of its number alone."""
 
     def __init__(self, n: int) -> None:
+        try:
+            self._row_count = operator.index(n)
+        except TypeError:
+            raise TypeError(f"the number of rows must be an integer, got {n!r}") from None
         if n < 0:
             raise exceptions.InvalidOption(f"the number of rows must be >= 0, got {n}", option="n")
-        self._row_count = n
         self._limit: int | None = None
 
     def _row_bytes(self) -> int:

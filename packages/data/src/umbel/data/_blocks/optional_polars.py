@@ -14,7 +14,7 @@ from typing import Final
 ROWS_MIN: Final = 100_000  # below, what it saves is less than its import takes, several times over
 
 
-def polars(row_count: int) -> ModuleType | None:
+def module(row_count: int) -> ModuleType | None:
     """The module, if there is one and so many rows are worth it."""
     if row_count < ROWS_MIN or importlib.util.find_spec("polars") is None:
         return None

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 import umbel
 from umbel import exceptions
-from umbel.data._engine import events, fitting, held, progress, reports, scheduling, stages, work
+from umbel.data._engine import events, fitting, held, placing, progress, reports, scheduling, stages, work
 from umbel.util import completion
 
 BUDGET_PART = 0.5  # of the object store: the rest is for what else there is, and for what an exchange keeps
@@ -80,7 +80,7 @@ def taken_from(waiting: queue.SimpleQueue[Any], timeout_s: float | None) -> Any:
     return found[0] if found else None
 
 
-class Run:
+class DrivenRun:
     """One run of one plan. What comes from other threads comes by `inbox`; all else is the driving thread's.
 
     deliver: called with (consumer, delivery number, block).
@@ -96,9 +96,10 @@ class Run:
         self.is_over = False
         self.left_out: list[tuple[Any, ...]] = []  # of each task its counts and tables
         self._deliver = deliver
-        self._resources = options.within(umbel.cluster_resources())
+        self._resources = options.within(placing.totals(options.label_selector))
         self._resources_s = time.monotonic()
         budget = options.budget_bytes or int(BUDGET_PART * self._resources.get("object_store_memory", 1 << 30))
+        plan = placing.placed(plan, options.label_selector)
         plan = fitting.fitted(plan, fitting.piece_bytes(budget, self._resources.get("CPU", 1.0)))
         self._plan = plan
         self.machine = scheduling.Machine(
@@ -122,7 +123,10 @@ class Run:
         self._ended_s: float | None = None
         self._state = "running"
         self._warned: Any = None  # of what everybody waits for
-        self._progress = progress.of(self.machine, options.name, self._began_s) if options.shows_progress else None
+        self._progress = None
+        if options.shows_progress:
+            self._progress = progress.of(self.machine, options.name, self._began_s, has_stages=options.shows_stages)
+        self._callbacks = reports.Callbacks(options.callbacks, reports.Execution(options.name, self.stats))
         for run in self.machine.runs:
             if isinstance(run.stage, stages.Input):
                 for number, block in enumerate(run.stage.blocks):
@@ -131,6 +135,7 @@ class Run:
     # Driving
 
     def begin(self) -> None:
+        self._callbacks.begin()
         for run in self.machine.runs:
             if isinstance(run.stage, stages.Write) and run.stage.begin is not None:
                 run.stage.begin()
@@ -152,6 +157,7 @@ class Run:
             self._look_at_resources()
         if self._progress is not None:
             self._progress.look(time.monotonic())
+        self._callbacks.step()
 
     def drive(self) -> None:
         """To the end, whatever it is."""
@@ -174,7 +180,8 @@ class Run:
                     if not isinstance(command, (events.StartTask, events.StartActor, events.Deliver)):
                         self._carry_out(command)
         self.is_over = True
-        if self._ended_s is None:
+        is_first = self._ended_s is None
+        if is_first:
             self._ended_s = now_s
             self._state = "ended" if self.error is None else "failed"  # the error is forgotten once it was raised
         if self._progress is not None:
@@ -186,6 +193,8 @@ class Run:
             self._stop_actor(actor)
         self._blocks.clear()
         self._abort()
+        if is_first:
+            self._callbacks.end(as_raised(self.error))
 
     @property
     def _consumer_count(self) -> int:
@@ -212,7 +221,7 @@ class Run:
 
     def _look_at_resources(self) -> None:
         self._resources_s = time.monotonic()
-        resources = self._options.within(umbel.cluster_resources())
+        resources = self._options.within(placing.totals(self._options.label_selector))
         if resources != self._resources:
             self._resources = resources
             self._tell(events.ResourcesChanged(resources, time.monotonic()))
@@ -418,7 +427,7 @@ class Run:
         code = self._codes.get(index)
         if code is None:
             run = self.machine.runs[index]
-            code = reports.code_of(run.stage)
+            code = reports.code_of(run.stage)._replace(around=self._options.around)
             if run.sampling is not None and run.sampling.sample is not None:
                 code = code._replace(sampling=(run.sampling.name, run.sampling.sample))
             self._codes[index] = code
@@ -492,6 +501,11 @@ class Run:
         if isinstance(stage, stages.Write) and stage.commit is not None:
             return stage.commit(results)
         return results
+
+
+def as_raised(error: BaseException | None) -> BaseException | None:
+    """As users see it: what a function of theirs raised is an error of that class as well."""
+    return error.as_instanceof_cause() if isinstance(error, exceptions.UmbelTaskError) else error
 
 
 def _options(resources: stages.Resources, *, has_cpus: bool) -> dict[str, Any]:
