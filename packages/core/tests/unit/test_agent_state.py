@@ -189,6 +189,56 @@ def test_unblocked_worker_may_oversubscribe_and_nothing_is_granted_until_that_is
     assert state.apply(ev.LeaseReturned("driver", "w1", False, 4.0)) == [grant("w1", key="g")]
 
 
+def test_who_goes_on_where_another_has_its_cpu_gives_its_lease_back_when_its_task_has_ended() -> None:
+    """Before: both were kept, and two tasks at a time ran on one CPU for as long as there were any, whatever other nodes had."""
+    state = make(1)
+    state.apply(demand(1))
+    ready(state, "w1")
+    state.apply(ev.WorkerBlocked("w1", 1.0), demand(1))
+    ready(state, "w2")
+    assert state.apply(ev.WorkerUnblocked("w1", 2.0)) == [ev.Reclaim("driver", "w1")]
+    assert state.apply(ev.WorkerBlocked("w1", 3.0)) == []
+    assert state.apply(ev.WorkerUnblocked("w1", 4.0)) == []  # it was asked for
+    assert state.apply(ev.LeaseReturned("driver", "w1", False, 5.0)) == []
+    assert state.ledger.free == {"CPU": 0}
+
+
+def test_who_goes_on_where_its_own_tasks_had_its_cpu_keeps_its_lease() -> None:
+    """Those are over, and each round of them would cost it a lease; so are those of who runs beside it, and went on before."""
+    state = make(2)
+    state.apply(demand(2))
+    ready(state, "w1")
+    ready(state, "w2")
+    for parent, child in ("w1", "w3"), ("w2", "w4"):
+        state.apply(ev.WorkerBlocked(parent, 1.0), demand(1, client=parent, key="child", depth=1))
+        ready(state, child)
+    assert state.ledger.free == {"CPU": 0}
+    assert state.apply(ev.WorkerUnblocked("w1", 2.0), ev.WorkerUnblocked("w2", 2.0)) == []
+    assert state.ledger.free == {"CPU": -2 * UNIT}
+
+
+def test_who_goes_on_counts_tasks_of_those_that_wait_for_them() -> None:
+    state = make(1)
+    state.apply(demand(2))
+    ready(state, "w1")
+    state.apply(ev.WorkerBlocked("w1", 1.0))
+    ready(state, "w2")
+    state.apply(ev.WorkerBlocked("w2", 2.0), demand(1, client="w2", key="child", depth=1))
+    ready(state, "w3")
+    assert state.apply(ev.WorkerUnblocked("w1", 3.0)) == [ev.Reclaim("driver", "w1")]
+
+
+def test_an_actor_that_goes_on_has_its_cpu_back_from_whoever_got_it_last() -> None:
+    state = make(2)
+    state.apply(demand(1), ev.ActorWanted("a1", ONE_CPU, ONE_CPU, 0, "", "", 0.0))
+    ready(state, "w1")
+    ready(state, "w2")
+    (actors,) = [worker.id for worker in state.workers.values() if worker.state is WorkerState.ACTOR]
+    state.apply(ev.WorkerBlocked(actors, 1.0), demand(1, key="g"))
+    ready(state, "w3")
+    assert state.apply(ev.WorkerUnblocked(actors, 2.0)) == [ev.Reclaim("driver", "w3")]
+
+
 def test_blocked_worker_keeps_everything_but_cpus() -> None:
     state = make(1, gpus=("0",))
     state.apply(demand(1, resources={"CPU": UNIT, "GPU": UNIT}))

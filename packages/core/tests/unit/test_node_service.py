@@ -72,9 +72,9 @@ class Head(Daemon):
 
 
 class Node:
-    """A node's end of its connection to the head. nodes: what it was told of each."""
+    """A node's end of its connection to the head. nodes: what it was told of each. before: the head that it has heard last."""
 
-    def __init__(self, head: Head, node_id: str, *, sequence: int = 1, cluster: str = "") -> None:
+    def __init__(self, head: Head, node_id: str, *, sequence: int = 1, cluster: str = "", before: str = "") -> None:
         self._head = head
         self.id = node_id
         self.is_welcome = False
@@ -85,8 +85,8 @@ class Node:
         head.service.admit(near)
         self.stream = connection.Connection(far, head.poller, self._on_frame, lambda _stream: None)
         self.say({
-            "t": "join", "protocol": node_messages.PROTOCOL_VERSION, "sequence": sequence, "cluster": cluster, "head": "",
-            "heard": 0, "facts": facts(node_id), "state": {"available": {"CPU": 10_000}, "waiting": 0},
+            "t": "join", "protocol": node_messages.PROTOCOL_VERSION, "sequence": sequence, "cluster": cluster,
+            "head": before, "heard": 0, "facts": facts(node_id), "state": {"available": {"CPU": 10_000}, "waiting": 0},
         })  # fmt: skip
 
     def _on_frame(self, _stream: connection.Connection, payload: bytes) -> None:
@@ -131,6 +131,24 @@ def back(head: Head, node: Node) -> Node:
     again = Node(head, node.id, sequence=9, cluster=HEAD)
     assert again.is_welcome  # whatever is being written
     return again
+
+
+def test_a_node_may_die_before_it_is_kept_that_it_has_joined(head: Head) -> None:
+    """The head broke an invariant of its own."""
+    node = Node(head, A)
+    node.say({"t": "goodbye", "reason": "it ends"})
+    head.write()
+    b = joined(head, B)
+    assert b.knows() == {HEAD: True, A: False, B: True}
+
+
+@pytest.mark.parametrize("before", ["", B])
+def test_only_a_node_that_has_heard_the_head_before_is_to_say_what_it_has(head: Head, before: str) -> None:
+    """One that was recorded, and not welcomed any more, was waited for for ever, and all that had ended with that head stayed."""
+    head.members.await_nodes([A])
+    Node(head, A, before=before)
+    head.write()
+    assert head.members.awaits(A) == bool(before)
 
 
 def test_a_member_that_comes_back_hears_of_a_death_only_when_it_is_kept(head: Head) -> None:

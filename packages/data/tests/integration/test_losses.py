@@ -261,12 +261,11 @@ def test_a_worker_that_is_killed_costs_no_row(session: None, tmp_path: Path, kin
     assert mark.exists()
 
 
-# Not while a sort partitions: such a task was seen to stay queued for 60 s behind a busy one on the node that has its block,
-# though the other node was free, so that nobody came there to be killed.
 @pytest.mark.parametrize(
     ("kind", "where"),
     [
         ("map", "map"),
+        ("sort", "partition"),
         ("sort", "between"),
         ("shuffle", "partition"),
         ("shuffle", "reduce"),

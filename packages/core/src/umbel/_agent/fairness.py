@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from umbel._agent.ledger import CPU
 from umbel._agent.records import Demand, Lease
 
 Order = Callable[[Iterable[Demand]], Iterable[Demand]]
@@ -104,3 +105,29 @@ def take_from(group: list[Lease], missing: dict[str, int], own: int) -> list[Lea
         for name, amount in missing.items():
             missing[name] = max(0, amount - useful.resources.get(name, 0))
     return taken
+
+
+def leases_in_excess(excess: int, idle: Iterable[Lease], busy: Iterable[Lease], changed: Lease) -> list[Lease]:
+    """Which leases to ask back where so many CPUs more are in use than there are, since workers that had lent theirs go on. What
+    runs goes on as well, but nothing more is begun until there are enough: else owners that have work for each of these leases
+    would keep the node so, whatever is free on others.
+
+    changed: of whom it is known since now whether it waits; it comes first, then those granted last. idle: of holders that are
+    workers and do not wait. What those had submitted is over, most likely, and goes back soon; were it counted, each task that
+    waits for its own would have to be leased for anew.
+    """
+    excess -= sum(one.resources.get(CPU, 0) for one in idle)
+    in_use = []
+    for one in busy:
+        if one.is_reclaimed:
+            excess -= one.resources.get(CPU, 0)
+        else:
+            in_use.append(one)
+    in_use.sort(key=lambda one: one is changed)
+    chosen = []
+    for one in reversed(in_use):
+        amount = one.resources.get(CPU, 0)
+        if excess > 0 and amount:
+            chosen.append(one)
+            excess -= amount
+    return chosen

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from umbel._agent import bundles, shares
+from umbel._agent import bundles, fairness, shares
 from umbel._agent import events as ev
 from umbel._agent.ledger import CPU, Ledger
 from umbel._agent.records import START_TIMEOUT_S, Demand, Lease, Worker, WorkerState
@@ -184,17 +184,36 @@ class WorkerTable:
 
     def on_worker_blocked(self, event: ev.WorkerBlocked) -> list[ev.AgentCommand]:
         lease = self.lease_of(event.worker)
-        if lease is not None and not lease.is_blocked:
-            lease.is_blocked = True
-            self._ledger_of(lease).lend_cpu(lease.resources.get(CPU, 0))
-        return []
+        if lease is None or lease.is_blocked:
+            return []
+        lease.is_blocked = True
+        self._ledger_of(lease).lend_cpu(lease.resources.get(CPU, 0))
+        return self._relieve(lease)
 
     def on_worker_unblocked(self, event: ev.WorkerUnblocked) -> list[ev.AgentCommand]:
         lease = self.lease_of(event.worker)
-        if lease is not None and lease.is_blocked:
-            lease.is_blocked = False
-            self._ledger_of(lease).retake_cpu(lease.resources.get(CPU, 0))
-        return []
+        if lease is None or not lease.is_blocked:
+            return []
+        lease.is_blocked = False
+        self._ledger_of(lease).retake_cpu(lease.resources.get(CPU, 0))
+        return self._relieve(lease)
+
+    def _relieve(self, changed: Lease) -> list[ev.AgentCommand]:
+        """Ask back what is in use beyond the CPUs of the node, or of the bundle that this lease is in: it waits since now, or
+        goes on."""
+        excess = -self._ledger_of(changed).free.get(CPU, 0)
+        if excess <= 0:
+            return []
+        idle: list[Lease] = []
+        busy: list[Lease] = []
+        for client, leases in self.clients.items():
+            holder = self.workers.get(client)
+            is_waiting = holder is None or (holder.lease is not None and holder.lease.is_blocked)
+            for one in leases.values():
+                if one.bundle is changed.bundle and not one.is_blocked:
+                    is_busy = self.workers[one.worker].state is WorkerState.LEASED and (is_waiting or one is changed)
+                    (busy if is_busy else idle).append(one)
+        return [self.ask_back(one) for one in fairness.leases_in_excess(excess, idle, busy, changed)]
 
     def on_kill_requested(self, event: ev.KillRequested) -> list[ev.AgentCommand]:
         if event.worker not in self.clients.get(event.client, {}):

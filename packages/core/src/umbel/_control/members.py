@@ -447,6 +447,10 @@ class Members:
                 member.say({"t": "actor_dead", "actor": actor, "facts": facts})
         self._awaits_no_more(_tag_of(member.node_id))
 
+    def has_nothing(self, node_id: str) -> None:
+        """The node has never heard of a head. One that has ended had recorded it, and could not say so any more."""
+        self._awaits_no_more(_tag_of(node_id))
+
     # ---- messages of nodes ----
 
     def _on_request(self, member: Member, message: Message, body: bytes) -> None:

@@ -118,9 +118,7 @@ class NodeService:
             nodes.DropLink: lambda command: self._close(command.link),
             nodes.Refuse: self._refuse,
             nodes.Publish: self._publish,
-            nodes.Admit: lambda command: daemon.node_appeared(
-                command.node_id, self.table.alive[command.node_id].facts["address"]
-            ),
+            nodes.Admit: self._admit,
             nodes.DeclareDead: self._declare_dead,
             nodes.AskToDrain: lambda command: self._send(command.link, {"t": "drain", **command._asdict()}),
             nodes.AnswerDrain: lambda command: self._tells.pop(command.request)(command.is_accepted, command.text),
@@ -484,6 +482,8 @@ class NodeService:
         head, heard = self._heard[link]
         heard = heard if head == self.table.head.id else 0  # of a conversation with a head before this one
         self._daemon.members.linked(command.node_id, heard, lambda *said: self._say(link, *said))
+        if not head:
+            self._daemon.members.has_nothing(command.node_id)
         self._use.said(command.node_id, self._joined_with.pop(link, None))
         whole = self._use.whole()
         if whole is not None:
@@ -493,6 +493,11 @@ class NodeService:
         self._daemon.log(f"node {self._nodes.get(command.link, '')} was refused: {command.reason}")
         self._send(command.link, {"t": "refused", "kind": command.kind, "reason": command.reason})
         self._close(command.link)
+
+    def _admit(self, command: nodes.Admit) -> None:
+        node = self.table.alive.get(command.node_id)
+        if node is not None:  # else it has died before that was kept
+            self._daemon.node_appeared(node.id, node.facts["address"])
 
     def _declare_dead(self, command: nodes.DeclareDead) -> None:
         self._welcomed.discard(command.node_id)

@@ -678,6 +678,7 @@ class AgentWorld(World):
             self.has_changed = False
             self.state.check()
             self._check_books()
+            self._check_excess()
         if not self.main_step_count % REASONS_EVERY and not self.is_explained:
             self.is_explained = True
             for pending in self.state.pending(self.now_s):
@@ -690,6 +691,22 @@ class AgentWorld(World):
                 (worker.lease is None) == (book is None),
                 "A2", "the books say %s of %s, the agent %s", book and book.holder, worker.id, _holder(worker.lease),
             )  # fmt: skip
+
+    def _check_excess(self) -> None:
+        """A25, by the simulation's own books of who was asked for what."""
+        in_use, kept = 0, []
+        for worker, book in self.books.items():
+            holder = self.state.workers.get(book.holder)  # None for an actor, and for who is no worker
+            is_idle = holder is not None and (holder.lease is None or not holder.lease.is_blocked)
+            is_going = book.is_asked_back or self.state.workers[worker].state is WorkerState.DYING
+            is_orphan = book.holder not in self.clients and book.holder not in self.actors
+            if not self.lends(worker, CPU) and not is_idle and not is_going and not is_orphan:
+                in_use += book.resources.get(CPU, 0)
+                if book.holder in self.clients and book.resources.get(CPU):
+                    kept.append(worker)
+        self.must(
+            not kept or in_use <= self.total[CPU], "A25", "%d CPUs are in use, and nobody is asked for %s", in_use, kept
+        )
 
     def _check_reason(self, pending: Pending) -> None:
         """A17: what is said of a demand that waits is so, by the simulation's own books."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import collections
 from typing import Any, Final
 
-from umbel._agent.ledger import CPU
+from umbel._agent.ledger import CPU, UNIT
 from umbel._client import reasons
 from umbel._model import reasons as model
 from umbel._objects import ownership
+from umbel.testing.simulation.cluster_meetings import MET_S
 from umbel.testing.simulation.cluster_nodes import HEAD_LOST_S
 from umbel.testing.simulation.cluster_programs import NotedActor, Programs
 from umbel.testing.simulation.cluster_world import ClusterNode
@@ -26,6 +27,7 @@ class ClusterWorld(Programs):
 
     def set_up(self) -> None:
         self.unexplained: dict[Machine, None] = {}
+        self.free_since_s: float | None = None  # since when some machine has had a CPU, and all that was said was heard
         super().set_up()
 
     # After steps
@@ -36,6 +38,7 @@ class ClusterWorld(Programs):
 
     def check(self) -> None:
         super().check()
+        self.look_at_meeting()
         if self.main_step_count % REASONS_EVERY:
             return
         for process in self.unexplained:
@@ -132,6 +135,25 @@ class ClusterWorld(Programs):
             self.must(
                 found >= program.put, "B2", "%s has written %d, found %d", program.driver.name, program.put, found
             )
+
+    # When nothing happens any more but by time
+
+    def _settle_in_time(self) -> None:
+        super()._settle_in_time()
+        self.look_at_meeting()
+        self._check_meeting()
+
+    def _check_meeting(self) -> None:
+        """B10."""
+        meeting = self.meeting
+        if meeting is None or meeting.is_over:
+            return
+        ledgers = [one.daemon.agent.ledger for one in self.living_machines() if not one.was_drained]
+        if self.free_since_s is None or not any(one.free[CPU] >= UNIT for one in ledgers):
+            self.free_since_s = self.now_s
+        waited_s = self.now_s - self.free_since_s
+        absent = [str(work) for work in meeting.works if not work.executions]
+        self.must(waited_s <= MET_S, "B10", "for %.0f s %s wait for a CPU: %s", waited_s, absent, self.what_waits())
 
     # A machine that ends by itself
 

@@ -11,8 +11,10 @@ from typing import Any, Final
 
 import umbel
 from umbel import exceptions
+from umbel._agent.ledger import CPU, UNIT
 from umbel._client import deaths, refs
 from umbel.experimental import internal_kv
+from umbel.testing.simulation import cluster_meetings
 from umbel.testing.simulation.cluster_world import SEAT, SLOT, SPECIAL, Cluster, ClusterNode
 from umbel.testing.simulation.runtime import Machine, process_here
 from umbel.testing.simulation.world import facts
@@ -98,6 +100,7 @@ class Work:
         self.depth: int = parent.depth + 1 if parent is not None else 0
         self.retry_count: int = actor.retry_count if actor is not None else TASKS.get(kind, {}).get("max_retries", 3)
         self.group: NotedGroup | None = None
+        self.meeting: cluster_meetings.Meeting | None = None
         self.faults_before = 0
         self.pause_count = 0
         self.child_count = 0
@@ -143,6 +146,7 @@ class Programs(Cluster):
         self.made: dict[tuple[bytes, str], Any] = {}  # remote functions and classes, by process and kind
         self.running: dict[Machine, list[Work]] = {}
         self.programs: list[Program] = []
+        self.meeting: cluster_meetings.Meeting | None = None  # the last one
         self.task_kinds = [kind for kind in TASKS if kind != "grouped" and chance.happens(50)] or ["plain"]
         self.actor_kinds = [kind for kind in ACTORS if chance.happens(40)] or ["plain"]
         self.trouble_percent = chance.choose((0, 0, 10))
@@ -156,6 +160,7 @@ class Programs(Cluster):
             1,
             1,
             chance.choose((0, 1)),
+            chance.choose((0, 4)),
         ]
         super().set_up()
 
@@ -170,7 +175,7 @@ class Programs(Cluster):
                 break
             (
                 self._submit_some, self._get_one, self._create, self._call_some, self._end_actor, self._find_actor, self._keys,
-                self._group,
+                self._group, self._meet,
             )[self.chance.weighted(self.ops)](program)  # fmt: skip
         self._end_program(program)
 
@@ -194,7 +199,13 @@ class Programs(Cluster):
             program.held.append(self._submit(program.driver, program.held, None, kind))
 
     def _submit(
-        self, process: Machine, known: list[Ref], parent: Work | None, kind: str, group: NotedGroup | None = None
+        self,
+        process: Machine,
+        known: list[Ref],
+        parent: Work | None,
+        kind: str,
+        group: NotedGroup | None = None,
+        meeting: cluster_meetings.Meeting | None = None,
     ) -> Ref:
         inputs = self._some_inputs(known)
         work = self._work(process, inputs, parent, kind, None)
@@ -208,8 +219,33 @@ class Programs(Cluster):
             function = function.options(scheduling_strategy=strategy)
         carried = [] if kind in HOLDING else self._some_inputs(known)
         ref: Ref = function.remote(work.number, carried, *inputs)
+        if meeting is not None:
+            work.meeting = meeting
+            meeting.add(work, ref._id)
         self._submitted(process, work, ref)
         return ref
+
+    def _meet(self, program: Program) -> None:
+        """Tasks that end only once all have begun; one such set at a time, so that there are CPUs for all of them."""
+        cpu_count = self.cpus_for_tasks()
+        if cpu_count < 2 or (self.meeting is not None and not self.meeting.is_over):
+            return
+        self.meeting = meeting = cluster_meetings.Meeting(program.driver)
+        for _ in range(2 + self.chance.below(cpu_count - 1)):
+            kind = self.chance.choose(cluster_meetings.KINDS)
+            ref = self._submit(program.driver, [], None, kind, meeting=meeting)
+            program.held.append(ref)
+        self.note("%s wants %s to meet", program.driver.name, [str(work) for work in meeting.works])
+
+    def cpus_for_tasks(self) -> int:
+        """On machines that take tasks."""
+        return sum(one.resources[CPU] // UNIT for one in self.living_machines() if not one.was_drained)
+
+    def look_at_meeting(self) -> None:
+        meeting = self.meeting
+        if meeting is not None and not meeting.is_over and meeting.is_hopeless(self.cpus_for_tasks()):
+            self.note("nobody waits for the others to come any more")
+            meeting.end()
 
     def _some_inputs(self, known: list[Ref]) -> list[Ref]:
         return self.chance.some(known, 2) if self.chance.happens(30) else []
@@ -371,6 +407,8 @@ class Programs(Cluster):
         try:
             for _ in range(work.pause_count):
                 process.pause()
+            if work.meeting is not None:
+                work.meeting.attend(process)
             for _ in range(work.child_count):
                 kinds = [kind for kind in self.task_kinds if kind != "special"] or ["plain"]  # its parent may have it
                 children.append(self._submit(process, [], work, self.chance.choose(kinds)))

@@ -45,6 +45,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "A22": "no lease goes back and forth",
     "A23": "nobody waits for ever on a node for what his job has elsewhere",
     "A24": "who waits on a full node gets its share of the others",
+    "A25": "what is in use beyond a node's CPUs is asked back",
     "T2": "one creation, one answer's actor",
     "T3": "one host at a time",
     "T5": "no more restarts than allowed",
@@ -152,6 +153,7 @@ INVARIANTS: Final[Mapping[str, str]] = {
     "B7": "whoever waits can be told why, and it is so",
     "B8": "nothing is left of what has ended",
     "B9": "who has gone is given up, and nobody else ends",
+    "B10": "no task waits while a machine has a CPU for it",
     "U10": "what fails is left alone for a while",
     "U11": "so many launches are without an answer at most",
 }

@@ -156,6 +156,7 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "equals-keep": instead("agent", shares.Standing, "must_give", _give_to_higher_only, "A19"),
     "stopped-for-good": instead("agent", preemption.Preemption, "seen", _unkept, "A20"),
     "stopped-unsaid": instead("agent", _WORKERS, "on_tasks_preempted", _stop_as_if_it_crashed, "A20"),
+    "overdrawn-kept": instead("agent", worker_table.WorkerTable, "_relieve", lambda *_: [], "A25"),
     "always-starting": instead("agent", demand_reasons.DemandReasons, "reason", _always_starting, "A17"),
     "dying-host-counts": instead("agent", _WORKERS, "of_actor", _first_of_actor, "A13", "R2"),
     "unused-killed": instead("agent", _WORKERS, "on_memory_short", _kill_whoever, "A14"),

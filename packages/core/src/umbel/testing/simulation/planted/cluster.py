@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from umbel._agent import head_link, lease_links, lease_sharing, reacher
 from umbel._control import actor_places, members, node_service
+from umbel._scheduling import dispatch as sched
+from umbel._scheduling import forwarding
 from umbel.testing.simulation.planted import agent, control, dispatch
 from umbel.testing.simulation.planted import members as of_members
 from umbel.testing.simulation.planted.defect import Planted, instead
@@ -36,6 +38,19 @@ def _meet_nobody(_reacher: reacher.Reacher, _ticket: bytes, _other: bytes) -> No
     """Two of which neither can dial the other come to the head, and are not expected."""
 
 
+def _stay(_machine: forwarding.Forwarding, _wish: Any, _node: str, _at_s: float) -> bool:
+    """What waits at a node stays there."""
+    return False
+
+
+_wanted = sched.SchedulingClass.wanted
+
+
+def _want_for_the_waiting(cls: sched.SchedulingClass, now_s: float) -> int:
+    """What is queued at a worker behind a task that takes long counts for nothing."""
+    return _wanted(cls, now_s) if cls.ready else 0
+
+
 def _here_too(plant: Planted, *signs: str) -> Planted:
     """One that another world finds as well, by other signs."""
     return plant._replace(machine="cluster", signs=signs)
@@ -48,6 +63,9 @@ PLANTS: Final[Mapping[str, Planted]] = {
     "refused-go-on": instead("cluster", head_link.HeadLink, "_end", _go_on, "B9", "R2"),
     "nobody-asked": instead("cluster", node_service.NodeService, "_on_reach", _ask_nobody, "B", "R2"),
     "nobody-expected": instead("cluster", reacher.Reacher, "expect", _meet_nobody, "B", "R2"),
+    "queued-behind-not-wanted": instead("cluster", sched.SchedulingClass, "wanted", _want_for_the_waiting, "B10"),
+    "queued-behind-kept": instead("cluster", sched.SchedulingClass, "steal_from", lambda _: None, "B10"),
+    "never-asked-elsewhere": instead("cluster", forwarding.Forwarding, "_move", _stay, "B10"),
     "losses-free": _here_too(dispatch.PLANTS["crash-charges-none"], "B5"),
     "told-before-kept": _here_too(control.PLANTS["said-at-once"], "B", "R2"),
     "starting-always": _here_too(agent.PLANTS["always-starting"], "B7"),
