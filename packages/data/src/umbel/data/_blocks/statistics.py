@@ -300,10 +300,9 @@ class _Edge(aggregating.Vectorized):
         super().__init__(on, alias_name=alias_name, ignore_nulls=ignore_nulls)
 
     def _start(self, table: pa.Table, groups: reducing.Groups) -> pa.Array:
-        values = self.column_values(table)
-        own = table.schema.field(self.on).type
-        if tensors.is_tensor(own):  # a value stays one
-            values = pa.ExtensionArray.from_storage(own, values)
+        is_tensor = self.on in table.column_names and tensors.is_tensor(table.schema.field(self.on).type)
+        # A tensor stays one.
+        values = columns.flat(table.column(self.on)) if is_tensor else self.column_values(table)
         is_valid = columns.valid(values) if self.ignore_nulls else None
         return self._edges(values, np.arange(len(values)) if is_valid is None else np.flatnonzero(is_valid), groups)
 
