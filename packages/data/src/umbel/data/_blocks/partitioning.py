@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from umbel.data._blocks import columns, hashing, ordering, schemas, sorting
 
+_ORIGINS: Final = ("the boundaries", "the rows")
 _SLICED_BYTES: Final = (
     64 << 10
 )  # of a partition: gathering some columns of it costs a few times what calling Arrow does
@@ -43,7 +44,7 @@ def by_range(
     bounds = boundaries.keys.select(names)
     count = bounds.num_rows
     # Bounds have the type that all blocks together have.
-    codes = ordering.codes(schemas.concat([bounds, table.select(names)]), names, descending)
+    codes = ordering.codes(schemas.concat([bounds, table.select(names)], origins=_ORIGINS), names, descending)
     mixed = _with_boundaries(boundaries.blocks, blocks, table.num_rows)
     # Stable: a boundary comes behind what is equal to it and of a block before its own, and in front of all else that is.
     if mixed is None:

@@ -14,6 +14,7 @@ from umbel.data._blocks import (
     asof,
     columns,
     grouping,
+    inference,
     joining,
     partitioning,
     rows,
@@ -244,6 +245,20 @@ class Together:
 
 
 @dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False)
+class GivenBoundaries:
+    """Of a sort: values of its first key, at which another partition begins."""
+
+    key: str
+    values: tuple[Any, ...]
+    descending: bool
+
+    def __call__(self, _counts: Sequence[int], _count: int) -> sorting.Boundaries:
+        values = pa.table({self.key: inference.from_values(self.values, name="boundaries")})
+        bounds = sorting.sort(values, [self.key], descending=self.descending)
+        return sorting.Boundaries(bounds, np.zeros(bounds.num_rows, np.int64))
+
+
 class Shuffled:
     seed: int
 
@@ -287,14 +302,19 @@ class DistinctOfAll:
 class GroupCalls:
     """A user's function of each group."""
 
+    """limit: of so many rows. is_one_table: a partition is to be a block, however large."""
+
     operator: str
     keys: tuple[str, ...]
     function: calls.Function
+    is_one_table: bool = False
     batch_format: str | None
     zero_copy: bool = True
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
         whole = schemas.concat(parts[0])
+        if self.is_one_table:
+            return [sorting.sort(whole, self.keys, descending=self.descending)]
         groups = (group for _, group in grouping.groups(whole, self.keys)) if self.keys else iter([whole])
         calls = functions.BatchCalls(self.operator, self.function, None, self.batch_format, self.zero_copy)
         return calls(group for group in groups if group.num_rows)

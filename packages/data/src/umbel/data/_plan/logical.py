@@ -192,10 +192,11 @@ class RandomizeBlocks(Unary):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sort(Unary):
-    """limit: only so many of the first rows are wanted."""
+    """limit: only so many of the first rows are wanted. boundaries: of the first key, where blocks begin."""
 
     keys: tuple[str, ...]
     descending: tuple[bool, ...]
+    boundaries: tuple[Any, ...] | None = None
     limit: int | None = None
 
 

@@ -381,6 +381,17 @@ def _(node: logical.Sort, planner: _Planner) -> stages.Stage:
     if node.limit is not None:
         before = planner.linked(node.input, Link("TopRows", kernels.TopRows(node.limit, node.keys, node.descending)))
         return planner.exchange(node.name, [before], how, reduce, partition_count=1)
+    if node.boundaries is not None:
+        given = kernels.GivenBoundaries(node.keys[0], node.boundaries, node.descending[0])
+        return planner.exchange(
+            node.name,
+            [planner.stage(node.input)],
+            kernels.ByRange(node.keys[:1], node.descending[:1]),
+            kernels.Sorted(node.keys, node.descending, is_one_table=True),
+            partition_count=len(node.boundaries) + 1,
+            boundaries=given,
+            block_bytes=0,
+        )
     return planner.exchange(
         node.name,
         [planner.stage(node.input)],
