@@ -316,7 +316,9 @@ class GroupCalls:
         if self.is_one_table:
             return [sorting.sort(whole, self.keys, descending=self.descending)]
         groups = (group for _, group in grouping.groups(whole, self.keys)) if self.keys else iter([whole])
-        calls = functions.BatchCalls(self.operator, self.function, None, self.batch_format, self.zero_copy)
+        calls = functions.BatchCalls(
+            self.operator, self.function, None, self.batch_format, self.zero_copy, self.on_error
+        )
         return calls(group for group in groups if group.num_rows)
 
 
@@ -347,6 +349,7 @@ class Joined:
         row_bytes = sum(side.nbytes / max(1, side.num_rows) for side in (left, right))
         rows_max = max(1, int(JOINED_BYTES / max(1.0, row_bytes)))
         return joining.joined(left, right, how.how, how.left_on, how.right_on, rows_max=rows_max, **suffixes)
+    on_error: str = "raise"
 
 
 def _sides(

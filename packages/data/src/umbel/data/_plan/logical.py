@@ -227,6 +227,7 @@ class MapGroups(Unary):
     zero_copy: bool = True
     partition_count: int | None = None
     means: Means = Means()
+    on_error: str = "raise"
 
     @property
     def name(self) -> str:

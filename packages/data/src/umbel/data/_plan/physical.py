@@ -424,7 +424,7 @@ def _(node: logical.MapGroups, planner: _Planner) -> stages.Stage:
         node.name,
         [planner.stage(node.input)],
         kernels.ByHash(node.keys),
-        kernels.GroupCalls(node.name, node.keys, node.function, node.batch_format, node.zero_copy),
+        kernels.GroupCalls(node.name, node.keys, node.function, node.batch_format, node.zero_copy, node.on_error),
         partition_count=node.partition_count if node.keys else 1,
         resources=node.means.resources,
         is_kernel=False,
