@@ -447,3 +447,22 @@ def test_what_is_not_negative_keeps_uint64() -> None:
     assert tables.computed(col("a").sign(), table) == [1, 0, None]
     with pytest.raises(expressions.ExpressionError):
         evaluate.evaluate(-col("a"), table)
+
+
+def test_durations_that_do_not_fit_are_an_error() -> None:
+    table = pa.table({"a": pa.array([5, -(2**63)], pa.duration("s"))})
+    for expr in (-col("a"), abs(col("a"))):
+        with pytest.raises(expressions.ExpressionOverflowError):
+            evaluate.evaluate(expr, table)
+    (found,) = tables.computed(-col("a"), table.slice(0, 1))
+    assert found == datetime.timedelta(seconds=-5)
+
+
+def test_decimals_that_are_rounded_may_have_a_digit_more() -> None:
+    table = pa.table({"a": pa.array([Decimal("9.95"), Decimal("-9.96"), None], pa.decimal128(3, 2))})
+    assert tables.computed(col("a").round(1), table) == [Decimal("10.00"), Decimal("-10.00"), None]
+    assert tables.computed(col("a").ceil(), table) == [Decimal("10.00"), Decimal("-9.00"), None]
+    assert tables.computed(col("a").floor(), table) == [Decimal("9.00"), Decimal("-10.00"), None]
+    for digits, kind in ((38, pa.decimal128(38, 0)), (76, pa.decimal256(76, 0))):
+        long = pa.table({"a": pa.array([Decimal("9" * digits)], kind)})
+        assert tables.computed(col("a").round(), long) == [Decimal("9" * digits)]

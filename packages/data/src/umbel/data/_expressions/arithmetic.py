@@ -119,7 +119,7 @@ def rounding(function: Callable[..., Value], name: str) -> Callable[..., Value]:
     def run(args: Sequence[Operand]) -> Value:
         (a,) = args
         _demand_number(a, f"{name}()")
-        return a.value if not (at.is_floating(a.type) or at.is_decimal(a.type)) else function(a.value)
+        return function(_with_room(a.value)) if at.is_floating(a.type) or at.is_decimal(a.type) else a.value
 
     return run
 
@@ -131,8 +131,18 @@ def round_half_even(args: Sequence[Operand], *, ndigits: int = 0) -> Value:
     _demand_number(a, "round()")
     if at.is_null(a.type) or (not at.is_floating(a.type) and not at.is_decimal(a.type) and ndigits >= 0):
         return a.value
-    value = pc.cast(a.value, pa.int64()) if at.is_boolean(a.type) else a.value
+    value = pc.cast(a.value, pa.int64()) if at.is_boolean(a.type) else _with_room(a.value)
     return pc.round(value, ndigits=ndigits, round_mode="half_to_even")
+
+
+def _with_room(value: Value) -> Value:
+    """Of decimals, for a digit more: 9.95 may become 10.0."""
+    if not at.is_decimal(value.type):
+        return value
+    kind = value.type
+    digits = min(kind.precision + 1, promotion.DECIMAL256_DIGITS_MAX)
+    wider = pa.decimal256 if at.is_decimal256(kind) or digits > promotion.DECIMAL128_DIGITS_MAX else pa.decimal128
+    return pc.cast(value, wider(digits, kind.scale))
 
 
 def of_floats(function: Callable[..., Value], name: str) -> Callable[..., Value]:
@@ -182,8 +192,8 @@ def _with_digits(x: Value, y: Value, digits: int, scale: int) -> tuple[Value, Va
 def _of_one(
     a: Operand, name: str, function: Callable[..., Value], *, takes_durations: bool = False, takes_unsigned: bool = True
 ) -> Value:
-    if takes_durations and at.is_duration(a.type):
-        return _checked(function, a.value)
+    if takes_durations and at.is_duration(a.type):  # as integers, since Arrow lets durations wrap
+        return pc.cast(_checked(function, pc.cast(a.value, pa.int64())), a.type)
     _demand_number(a, name)
     if at.is_null(a.type):
         return a.value
