@@ -507,3 +507,24 @@ def test_boundaries_that_are_no_values_of_the_key_are_an_error() -> None:
     unknown = ds.filter(lambda row: True).map(lambda row: row).sort("id", boundaries=["x", "y"])
     with pytest.raises(ValueError, match="is string in the boundaries and int64 in the rows"):
         [*local.tables(running.staged(unknown._node, data.DataContext()))]
+
+
+def test_views_are_plain_in_blocks_as_kernels_take_no_views() -> None:
+    columns = {
+        "k": pa.array(["b", "a", None], pa.string_view()),
+        "b": pa.array([b"b", None, b"a"], pa.binary_view()),
+        "l": pa.array([["x"], [], None], pa.list_(pa.string_view())),
+        "s": pa.array([{"z": "x"}, None, {"z": None}], pa.struct({"z": pa.string_view()})),
+    }
+    table = pa.table(columns)
+    (batch,) = table.to_batches()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    for ds in (
+        data.from_arrow(table),
+        data.from_arrow(batch),
+        data.from_arrow(sink.getvalue()),
+        data.from_blocks([table]),
+    ):
+        assert ds.sort("k").take_all() == table.to_pylist()[1::-1] + table.to_pylist()[2:]
