@@ -84,7 +84,7 @@ def test_a_key_that_some_blocks_lack_is_an_error_on_workers_too() -> None:
         lambda ds: ds.groupby("b").map_groups(lambda group: group),
         lambda ds: ds.groupby("b").count(),
     ):
-        with pytest.raises(KeyError, match=r"'b' is not a column.*a block has a: int64"):
+        with pytest.raises(KeyError, match=r"'b' is not a column.*A block has a: int64"):
             for _ in on_workers(of(unlike)):
                 pass
 

@@ -85,7 +85,7 @@ UNNAMED: dict[str, Of] = {
 def test_a_column_that_an_operator_names_and_a_block_lacks_is_an_error(
     name: str, tables: Sequence[pa.Table], context: str
 ) -> None:
-    with pytest.raises(KeyError, match=r"'b' is not a column; .*a block has a: int64.*let it give the column always"):
+    with pytest.raises(KeyError, match=r"'b' is not a column; .*A block has a: int64.*let it give the column always"):
         tables_of(NAMED[name](of_function(*tables)), CONTEXTS[context])
 
 
@@ -94,7 +94,7 @@ def test_a_column_that_an_operator_names_and_a_block_lacks_is_an_error(
 def test_the_error_has_the_schema_of_a_block_that_has_the_column(name: str) -> None:
     """Of those of one task."""
     dataset = data.from_blocks([LACKING]).map_batches(lambda _: iter([HAVING, LACKING]), batch_format="pyarrow")
-    with pytest.raises(KeyError, match="a block has a: int64, and another one a: int64, b: string"):
+    with pytest.raises(KeyError, match="A block has a: int64, and another one a: int64, b: string"):
         tables_of(NAMED[name](dataset), CONTEXTS["whole"])
 
 
@@ -205,3 +205,16 @@ def test_boundaries_are_of_blocks_that_have_columns() -> None:
     by_range = kernels.ByRange(("a",), (False,))
     assert [part.num_rows for part in by_range(pa.table({}), 2, found)] == [0, 0]
     assert by_range.together([pa.table({}), HAVING]).equals(HAVING)
+
+
+@pytest.mark.parametrize("wider", [pa.array([5]), pa.array([0.5]), pa.array([5], pa.decimal128(5, 1))])
+def test_a_magnitude_fits_if_it_fits_the_type_of_all_blocks(wider: pa.Array) -> None:
+    blocks = [pa.table({"x": pa.array([-128, 7], pa.int8())}), pa.table({"x": wider})]
+    how = grouping.Grouping([], [aggregate.AbsMax("x")])
+    for tables in (blocks, blocks[::-1]):
+        found = how.finish(how.combine([how.partial(table) for table in tables]))
+        assert found.equals(how.whole(schemas.concat(tables)))
+        assert found.to_pylist() == [{"abs_max(x)": 128}]
+    assert how.schema(blocks[0].schema) == pa.schema({"abs_max(x)": pa.int8()})
+    with pytest.raises(OverflowError, match="'x' does not fit into int8"):
+        how.whole(blocks[0])

@@ -84,8 +84,9 @@ class Required:
             require(schema, self._names, what=self._what)
         except KeyError as error:
             other = "" if self._complete is None else f", and another one {_listed(self._complete)}"
+            message = str(error.args[0]).removesuffix("?")
             raise self._kind(
-                f"{error.args[0]}; a block has {_listed(schema)}{other}. Each block has to have what an operator names: where a "
+                f"{message}. A block has {_listed(schema)}{other}. Each block has to have what an operator names: where a "
                 "function makes them, let it give the column always, with None where there is no value"
             ) from None
 

@@ -42,7 +42,7 @@ SORT_KEY = "the key of the sort"
 def _named(*exprs: expressions.Expr) -> columns.Required:
     """The columns that they read."""
     names = [name for expr in exprs for name in nodes.columns_of(nodes.tree(expr))]
-    return columns.Required(names, what="the column", kind=errors.UnknownColumnError)
+    return columns.Required(names, what="the name", kind=errors.UnknownColumnError)
 
 
 @dataclass(frozen=True, eq=False)
