@@ -94,6 +94,25 @@ def test_errors_of_an_actor_pool_and_none() -> None:
     assert fine.errors().take_all() == []
 
 
+def test_groups_that_fail_are_left_out_with_all_of_their_rows() -> None:
+    def halves(group: pa.Table) -> Any:
+        yield group.slice(0, 1)
+        if group["k"][0].as_py() == 1:
+            raise ValueError("one")
+
+    ds = data.range(9).with_column("k", col("id") % 3)
+    kept = ds.groupby("k").map_groups(halves, batch_format="pyarrow", on_error="collect")
+    assert kept.take_all() == [{"id": 0, "k": 0}, {"id": 2, "k": 2}]
+    errors = kept.errors().take_all()
+    assert [(row["id"], row["k"]) for row in errors] == [(1, 1), (4, 1), (7, 1)]
+    assert {row["_error"]["message"] for row in errors} == {"one"}
+    assert ds.groupby("k").map_groups(halves, batch_format="pyarrow", on_error="skip").count() == 2
+    with pytest.raises(ValueError, match="one"):
+        ds.groupby("k").map_groups(halves, batch_format="pyarrow").count()
+    with pytest.raises(ValueError, match="on_error must be one of"):
+        ds.groupby("k").map_groups(halves, on_error="ignore")
+
+
 def test_an_error_names_the_operator_and_the_row() -> None:
     ds = data.range(30, override_num_blocks=1).map(lambda row: row).map(fails_on_tens)
     with pytest.raises(ValueError, match="0 is a ten") as caught:

@@ -100,7 +100,7 @@ ODD: dict[str, tuple[Callable[[data.Dataset], data.Dataset], type[Exception], st
     "a column of a filter": (
         lambda ds: ds.map(dict).filter(expr=col("idd") > 1),
         KeyError,
-        r"no column 'idd'; did you mean 'id'(?s:.*)in .*Filter\(",
+        r"the name 'idd' is not a column; did you mean 'id'(?s:.*)in .*Filter\(",
     ),
     "text": (
         lambda ds: ds.map(lambda row: {"x": "a"}).groupby().sum("x"),

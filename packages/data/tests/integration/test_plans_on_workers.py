@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import umbel
 from umbel import data
 from umbel.data import expressions
+from umbel.data._blocks import schemas
 from umbel.data._engine import local
 from umbel.data._plan import rules, running
 from umbel.data.expressions import col
@@ -51,6 +52,50 @@ def test_groups_of_several_blocks_that_one_task_divides_are_groups_once() -> Non
     away = dataclasses.replace(plan_models.pieces(), local_bytes_max=-1)
     found = [row for table in running.Run(dataset._node, away).tables() for row in table.to_pylist()]
     assert sorted(found, key=repr) == [{"k": "a", "sum(x)": 6}, {"k": "b", "sum(x)": 4}]
+
+
+def test_blocks_of_unlike_types_have_one_answer_in_all_partitions() -> None:
+    """A task that divides has several of them at once, and of some partitions all rows have one type."""
+    columns = [pa.array([1, 2], pa.uint8()), pa.array([3, 4]), pa.array([0.5, 2**53 * 4.0]), pa.nulls(2)]
+    tables = [pa.table({"k": [2 * at, 2 * at + 1], "g": [0, 1], "x": one}) for at, one in enumerate(columns)]
+    numbers = data.from_blocks([pa.table({"n": [number]}) for number in range(len(tables))])
+    unlike = numbers.map_batches(lambda batch: tables[batch["n"][0].as_py()], batch_size=1, batch_format="pyarrow")
+    alike = data.from_arrow(schemas.concat(tables))
+    for of in (
+        lambda ds: ds.groupby("k", 5).sum("x"),
+        lambda ds: ds.groupby("g", 3).sum("x"),
+        lambda ds: ds.repartition(5, keys=["k"]),
+        lambda ds: ds.sort("k"),
+    ):
+        expected = schemas.concat([*local.tables(running.staged(of(alike)._node, data.DataContext()))])
+        for way, found in on_workers(of(unlike)):
+            assert {str(table.schema) for table in found} == {str(expected.schema)}, way
+            rows = [repr(row) for table in found for row in table.to_pylist()]
+            assert sorted(rows) == sorted(map(repr, expected.to_pylist())), way
+
+
+def test_a_key_that_some_blocks_lack_is_an_error_on_workers_too() -> None:
+    tables = [pa.table({"a": [1], "b": ["x"]}), pa.table({"a": [2]})]
+    numbers = data.from_blocks([pa.table({"n": [number]}) for number in range(len(tables))])
+    unlike = numbers.map_batches(lambda batch: tables[batch["n"][0].as_py()], batch_size=1, batch_format="pyarrow")
+    for of in (
+        lambda ds: ds.filter(expr=col("b") == "x"),
+        lambda ds: ds.sort("b"),
+        lambda ds: ds.repartition(2, keys=["b"]),
+        lambda ds: ds.groupby("b").map_groups(lambda group: group),
+        lambda ds: ds.groupby("b").count(),
+    ):
+        with pytest.raises(KeyError, match=r"'b' is not a column.*A block has a: int64"):
+            for _ in on_workers(of(unlike)):
+                pass
+
+
+def test_sorted_blocks_begin_at_the_boundaries() -> None:
+    dataset = data.range(100, override_num_blocks=4).sort("id", descending=True, boundaries=[90, 20])
+    for _, found in on_workers(dataset):
+        assert [table["id"].to_pylist() for table in found] == [
+            [*range(99, 90, -1)], [*range(90, 20, -1)], [*range(20, -1, -1)],
+        ]  # fmt: skip
 
 
 @plan_models.checked(4)  # each of which starts an actor

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from test_grouping import in_tree
 
 from umbel.data import aggregate
-from umbel.data._blocks import grouping
+from umbel.data._blocks import grouping, tensors
 
 Values = list[Any]
 
@@ -461,3 +461,35 @@ def test_polars_and_duckdb_agree(table: pa.Table, has_key: bool) -> None:
         connection.register("ours", table)
         query = "select a, sum(b), avg(b), min(b), stddev_samp(b) from ours group by a order by a"
         assert found == [pytest.approx(row) for row in connection.execute(query).fetchall()]
+
+
+def test_lists_of_tensors_are_lists_of_lists_of_their_shape() -> None:
+    fixed = tensors.from_numpy(np.arange(12).reshape(2, 2, 3))
+    ragged = tensors.from_arrays([np.ones((1, 2), np.int64), None, np.zeros((2, 0), np.int64)])
+    tables = [
+        pa.table({"t": fixed}),
+        pa.table({"t": ragged}),
+        pa.table({"t": fixed}).slice(1),
+        pa.table({"t": ragged}).slice(2),
+    ]
+    names = ("AsList", "Unique", "ValueCounter")
+    how = grouping.Grouping([], [getattr(aggregate, name)("t") for name in names])
+    first, second = np.arange(12).reshape(2, 2, 3).tolist()
+    ones, none = [[1, 1]], [[], []]
+    (alone,) = how.whole(tables[0]).to_pylist()
+    assert alone["list(t)"] == [first, second]
+    assert how.schema(tables[0].schema).field(0).type == how.whole(tables[0]).schema.field(0).type
+    (found,) = how.finish(how.combine([how.partial(table) for table in tables])).to_pylist()
+    assert found == {
+        "list(t)": [first, second, ones, None, none, second, none],
+        "unique(t)": [first, second, ones, None, none],
+        "value_counter(t)": {"values": [first, second, ones, none], "counts": [1, 2, 1, 2]},
+    }
+    (turned,) = how.whole(pa.table({"t": _turned()})).to_pylist()
+    assert turned["list(t)"] == [[[0, 2, 4], [1, 3, 5]]]
+
+
+def _turned() -> pa.Array:
+    """Stored as 3 by 2, seen as 2 by 3."""
+    kind = pa.fixed_shape_tensor(pa.int64(), (3, 2), permutation=[1, 0])
+    return pa.ExtensionArray.from_storage(kind, pa.array([[*range(6)]], kind.storage_type))

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from umbel import data
 from umbel.data import aggregate, block, expressions, window
 from umbel.data._blocks import asof
-from umbel.data._plan import counts
+from umbel.data._engine import local
+from umbel.data._plan import counts, running
 from umbel.data.expressions import col
 
 
@@ -488,3 +489,49 @@ def test_blocks_of_chosen_sizes_of_no_rows_have_columns() -> None:
     ds = cut(3).filter(expr=col("id") > 5).repartition(target_num_rows_per_block=2)
     assert ds.to_arrow().schema == ds.schema().base_schema
     assert [one.columns() for one in ds.split(2)] == [["id"], ["id"]]
+
+
+def test_a_sort_has_a_block_for_each_range_between_its_boundaries() -> None:
+    ds = data.from_items([{"id": one} for one in [5, 20, 3, 10, None, 15, 10]])
+    assert blocks_of(ds.sort("id", boundaries=[10, 20])) == [[3, 5], [10, 10, 15], [20, None]]
+    assert blocks_of(ds.sort("id", boundaries=[20, 10])) == [[3, 5], [10, 10, 15], [20, None]]  # whichever comes first
+    assert blocks_of(ds.sort("id", descending=True, boundaries=[20, 10])) == [[], [20, 15], [10, 10, 5, 3, None]]
+    assert blocks_of(ds.sort("id", boundaries=[0.5, 7.5])) == [[], [3, 5], [10, 10, 15, 20, None]]
+    assert blocks_of(ds.sort("id", boundaries=[])) == [[3, 5, 10, 10, 15, 20, None]]
+    assert ds.sort("id", boundaries=[10, 20]).materialize().num_blocks() == 3
+    by_two = data.from_items([{"k": one, "id": one % 3} for one in range(7)]).sort(["id", "k"], boundaries=[1, 1])
+    assert [table["k"].to_pylist() for table in by_two._tables()] == [[0, 3, 6], [], [1, 4, 2, 5]]
+    days = data.from_items([{"id": datetime.date(2020, 1, day)} for day in (3, 1, 2)])
+    assert [table.num_rows for table in days.sort("id", boundaries=[datetime.date(2020, 1, 3)])._tables()] == [2, 1]
+
+
+def test_boundaries_that_are_no_values_of_the_key_are_an_error() -> None:
+    ds = data.from_items([{"id": 1, "name": "x"}])
+    with pytest.raises(TypeError, match="boundaries are values of the key 'name', which is string; got int64"):
+        ds.sort("name", boundaries=[1])
+    with pytest.raises(ValueError, match="got None among"):
+        ds.sort("id", boundaries=[1, None])
+    unknown = ds.filter(lambda row: True).map(lambda row: row).sort("id", boundaries=["x", "y"])
+    with pytest.raises(ValueError, match="is string in the boundaries and int64 in the rows"):
+        [*local.tables(running.staged(unknown._node, data.DataContext()))]
+
+
+def test_views_are_plain_in_blocks_as_kernels_take_no_views() -> None:
+    columns = {
+        "k": pa.array(["b", "a", None], pa.string_view()),
+        "b": pa.array([b"b", None, b"a"], pa.binary_view()),
+        "l": pa.array([["x"], [], None], pa.list_(pa.string_view())),
+        "s": pa.array([{"z": "x"}, None, {"z": None}], pa.struct({"z": pa.string_view()})),
+    }
+    table = pa.table(columns)
+    (batch,) = table.to_batches()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    for ds in (
+        data.from_arrow(table),
+        data.from_arrow(batch),
+        data.from_arrow(sink.getvalue()),
+        data.from_blocks([table]),
+    ):
+        assert ds.sort("k").take_all() == table.to_pylist()[1::-1] + table.to_pylist()[2:]

@@ -426,3 +426,43 @@ def test_rounding_to_digits() -> None:
 def test_what_is_guarded_divides_by_no_zero() -> None:
     table = pa.table({"a": [1, 2, None], "b": [0, 4, 2]})
     assert tables.computed(when(col("b") != 0).then(col("a") / col("b")), table) == [None, 0.5, None]
+
+
+@pytest.mark.parametrize("base", [pa.array([2, 0]), pa.array([2, 0], pa.uint8()), pa.array([Decimal(2), Decimal(0)])])
+def test_zero_has_no_negative_power_where_numbers_are_exact(base: pa.Array) -> None:
+    table = pa.table({"a": base})
+    with pytest.raises(
+        expressions.ExpressionZeroDivisionError, match=r"zero has no negative power.*row 1 of the block"
+    ):
+        evaluate.evaluate(col("a") ** -1, table)
+    assert tables.computed(when(col("a") != 0).then(col("a") ** -1), table) == [0.5, None]
+    assert tables.computed(col("a").cast(pa.float64()) ** -1, table) == [0.5, math.inf]
+    with pytest.raises(expressions.ExpressionZeroDivisionError):
+        evaluate.evaluate(lit(0) ** lit(-1), table)
+
+
+def test_what_is_not_negative_keeps_uint64() -> None:
+    table = pa.table({"a": pa.array([2**64 - 1, 0, None], pa.uint64())})
+    assert tables.computed(abs(col("a")), table) == [2**64 - 1, 0, None]
+    assert tables.computed(col("a").sign(), table) == [1, 0, None]
+    with pytest.raises(expressions.ExpressionError):
+        evaluate.evaluate(-col("a"), table)
+
+
+def test_durations_that_do_not_fit_are_an_error() -> None:
+    table = pa.table({"a": pa.array([5, -(2**63)], pa.duration("s"))})
+    for expr in (-col("a"), abs(col("a"))):
+        with pytest.raises(expressions.ExpressionOverflowError):
+            evaluate.evaluate(expr, table)
+    (found,) = tables.computed(-col("a"), table.slice(0, 1))
+    assert found == datetime.timedelta(seconds=-5)
+
+
+def test_decimals_that_are_rounded_may_have_a_digit_more() -> None:
+    table = pa.table({"a": pa.array([Decimal("9.95"), Decimal("-9.96"), None], pa.decimal128(3, 2))})
+    assert tables.computed(col("a").round(1), table) == [Decimal("10.00"), Decimal("-10.00"), None]
+    assert tables.computed(col("a").ceil(), table) == [Decimal("10.00"), Decimal("-9.00"), None]
+    assert tables.computed(col("a").floor(), table) == [Decimal("9.00"), Decimal("-10.00"), None]
+    for digits, kind in ((38, pa.decimal128(38, 0)), (76, pa.decimal256(76, 0))):
+        long = pa.table({"a": pa.array([Decimal("9" * digits)], kind)})
+        assert tables.computed(col("a").round(), long) == [Decimal("9" * digits)]

@@ -303,3 +303,11 @@ def test_a_filter_has_to_be_boolean() -> None:
     table = pa.table({"a": [1]})
     with pytest.raises(expressions.ExpressionTypeError, match=r"a filter has to be boolean, col\('a'\) \+ 1 is int64"):
         evaluate.filter(table, col("a") + 1)
+
+
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64()])
+def test_negative_zero_is_in_where_zero_is(kind: pa.DataType) -> None:
+    table = pa.table({"a": pa.array([-0.0, 0.0, 1.5, None]).cast(kind)})
+    for among in ([0.0], [-0.0], [0], [-0.0, 7]):
+        assert tables.computed(col("a").is_in(among), table) == [True, True, False, None]
+        assert tables.computed(col("a").not_in(among), table) == [False, False, True, None]

@@ -248,3 +248,15 @@ def test_join_of_one_key_with_itself_makes_pairs_as_they_are_asked_for() -> None
     first = next(joining.joined(left, right, "inner", ["k"], rows_max=200_000))  # of ten thousand million
     assert first.num_rows == 200_000
     assert first["x"].to_numpy().tolist() == [*range(100_000)] * 2
+
+
+@pytest.mark.parametrize("how", joining.HOWS)
+def test_a_null_of_a_dictionary_is_a_null_key(how: joining.How) -> None:
+    """The index is not null, but what it stands for is."""
+    encoded = pa.DictionaryArray.from_arrays(pa.array([1, 0], pa.int8()), pa.array(["a", None]))
+    plain = pa.array([None, "a"])
+    found = [
+        joining.join(pa.table({"k": one, "x": [0, 1]}), pa.table({"k": one, "y": [2, 3]}), how, ["k"])
+        for one in (encoded, plain)
+    ]
+    assert found[0].to_pylist() == found[1].to_pylist()

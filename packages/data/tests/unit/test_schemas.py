@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import decimal
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from umbel.data._blocks import schemas, tensors
+from umbel.data._blocks import inference, schemas, tensors
 
 RAGGED = tensors.RaggedTensorType
 
@@ -248,6 +249,18 @@ def test_tensors_of_several_shapes_are_concatenated_as_ragged() -> None:
     assert rows == [[[0, 0], [0, 0]], [[1, 1, 1]], [[1, 1, 1]], None]
 
 
+PLACES: dict[str, Callable[[pa.DataType], pa.DataType]] = {
+    "a column": lambda one: one,
+    "lists": pa.list_,
+    "lists of one size": lambda one: pa.list_(one, 2),
+    "a struct": lambda one: pa.struct({"b": one}),
+    "maps": lambda one: pa.map_(pa.string(), one),
+    "keys of maps": lambda one: pa.map_(one, pa.string()),
+    "a dictionary": lambda one: pa.dictionary(pa.int32(), one),
+    "lists of lists of structs": lambda one: pa.list_(pa.large_list(pa.struct({"b": one}))),
+}
+
+
 @pytest.mark.parametrize(
     ("types", "expected"),
     [
@@ -255,9 +268,22 @@ def test_tensors_of_several_shapes_are_concatenated_as_ragged() -> None:
         ([pa.int8(), pa.uint64(), pa.float32()], "double"),
     ],
 )
-def test_the_order_of_integers_and_what_takes_them_in_does_not_matter(types: list[pa.DataType], expected: str) -> None:
+@pytest.mark.parametrize("place", PLACES)
+def test_the_order_of_integers_and_what_takes_them_in_does_not_matter(
+    types: list[pa.DataType], expected: str, place: str
+) -> None:
     found = {
-        str(schemas.unify([(pa.schema({"a": one}), "x") for one in order]).field("a").type)
+        str(schemas.unify([(pa.schema({"a": PLACES[place](one)}), "x") for one in order]).field("a").type)
         for order in itertools.permutations(types)
     }
-    assert found == {expected}
+    expected_type = {"decimal128(20, 0)": pa.decimal128(20, 0), "double": pa.float64()}[expected]
+    assert found == {str(PLACES[place](expected_type))}
+
+
+def test_tensors_of_several_numbers_unify_in_every_order() -> None:
+    arrays = [np.ones((1, 2), dtype) for dtype in (np.int8, np.uint64, np.float32)]
+    for order in itertools.permutations(arrays):
+        (column,) = schemas.concat([pa.table({"a": tensors.from_numpy(one)}) for one in order]).columns
+        assert column.type == tensors.fixed_type(pa.float64(), (2,))
+        of_rows = inference.from_values([one[0] for one in order], name="a")
+        assert of_rows.type == column.type

@@ -13,7 +13,7 @@ from umbel.data import expressions
 from umbel.data._api import checks, options, transforms
 from umbel.data._blocks import batches
 from umbel.data._expressions import evaluate
-from umbel.data._plan import logical, schemas
+from umbel.data._plan import failing, logical, schemas
 
 if TYPE_CHECKING:
     from umbel.data.dataset import Dataset
@@ -79,6 +79,7 @@ class GroupedData:
         num_gpus: float | None = None,
         memory: float | None = None,
         concurrency: int | tuple[int, int] | None = None,
+        on_error: str = "raise",
         **ray_remote_args: Any,
     ) -> Dataset:
         """`fn(batch)` of all rows of each group gives rows in their place, as in `map_batches`.
@@ -88,6 +89,8 @@ class GroupedData:
 
         It runs in the tasks that put the groups together, which make a class once each: compute and concurrency do not say how
         many there are at once; num_cpus, num_gpus and memory do.
+
+        on_error: as in `Dataset.map`, for all rows of the group on which the function fails.
         """
         if (compute, concurrency) != (None, None):
             warnings.warn(
@@ -114,6 +117,7 @@ class GroupedData:
             zero_copy=zero_copy_batch,
             partition_count=self._partition_count,
             means=means,
+            on_error=failing.check(on_error),
         )
         return self._dataset._with(node)
 

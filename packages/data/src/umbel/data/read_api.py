@@ -231,11 +231,11 @@ def _several(given: Any) -> list[Any]:
 
 def _arrow(given: Any) -> pa.Table:
     if isinstance(given, pa.Table):
-        return given
+        return sizes.plain(given)
     if isinstance(given, bytes | pa.Buffer):
-        return pa.ipc.open_stream(given).read_all()
+        return sizes.plain(pa.ipc.open_stream(given).read_all())
     if isinstance(given, pa.RecordBatch):
-        return pa.Table.from_batches([given])
+        return sizes.plain(pa.Table.from_batches([given]))
     if hasattr(given, "__arrow_c_stream__"):
         try:
             return sizes.plain(pa.table(given))

@@ -12,7 +12,8 @@ import pyarrow as pa
 from umbel.data import context as contexts
 from umbel.data import expressions, window
 from umbel.data._api import checks, options
-from umbel.data._blocks import batches
+from umbel.data._blocks import batches, inference
+from umbel.data._blocks import schemas as block_schemas
 from umbel.data._expressions import parse
 from umbel.data._plan import calls, failing, logical, schemas
 
@@ -342,15 +343,30 @@ class Transforms:
         boundaries: Sequence[Any] | None = None,
     ) -> Dataset:
         """By columns, the first first; rows that are equal in all keep their order. Nulls come last and NaN before them,
-        descending too. boundaries has no effect: where partitions are cut is found by samples. Raises KeyError for a column
-        that is known not to be there."""
-        del boundaries
+        descending too. boundaries: values of the first key, at each of which another block begins, so that there is one more
+        block than boundaries; in either order. Without them there are as many blocks as the bytes want. Raises KeyError for a
+        column that is known not to be there, and TypeError for boundaries that its values cannot be compared with."""
         names = checks.keys("key", key)
         if not names:
             raise ValueError("sort needs the name of a column at least")
         each = checks.descending(descending, names)
         checks.columns(self._node, names)
-        return self._with(logical.Sort(input=self._node, keys=names, descending=each))
+        bounds = None if boundaries is None else tuple(boundaries)
+        if bounds is not None:
+            self._check_boundaries(bounds, names[0])
+        return self._with(logical.Sort(input=self._node, keys=names, descending=each, boundaries=bounds))
+
+    def _check_boundaries(self, values: tuple[Any, ...], key: str) -> None:
+        found = inference.from_values(values, name="boundaries")
+        if found.null_count:
+            raise ValueError(
+                f"boundaries are values of the key {key!r}, got None among {values!r}; nulls come last anyway"
+            )
+        schema = schemas.of(self._node)
+        if schema is not None and block_schemas.common_type(schema.field(key).type, found.type) is None:
+            raise TypeError(
+                f"boundaries are values of the key {key!r}, which is {schema.field(key).type}; got {found.type}: {values!r}"
+            )
 
     def random_shuffle(self, *, seed: Seed = None, num_blocks: int | None = None, **ray_remote_args: Any) -> Dataset:
         """All rows in another order. With a seed the same one each time, however many workers there are; with a

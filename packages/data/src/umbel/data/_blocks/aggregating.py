@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from umbel.data._blocks import columns, reducing
+from umbel.data._blocks import columns, reducing, tensors
 
 _PICKLE_PROTOCOL = 5
 
@@ -260,9 +260,10 @@ class Vectorized(AggregateFnV2):
         )
 
     def column_values(self, table: pa.Table) -> pa.Array:
-        """The column, as one plain array."""
+        """The column, as one plain array; tensors as lists of lists, one level for each axis."""
         columns.require(table.schema, [self.on or ""], what=f"{self.name}: the column")
-        return columns.plain(columns.flat(table.column(self.on)))
+        array = columns.flat(table.column(self.on))
+        return tensors.to_lists(array) if tensors.is_tensor(array.type) else columns.plain(array)
 
     def refused(self, kind: pa.DataType, *, allowed: str) -> TypeError:
         return TypeError(

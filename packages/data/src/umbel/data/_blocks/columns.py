@@ -7,7 +7,7 @@ NumPy's already.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from umbel.data._blocks import naming
 
 OFFSET_BYTES_MAX: Final = 2**31 - 1  # what the 32-bit offsets of Arrow's strings, binaries and lists reach
+_NAMES_SHOWN: Final = 20  # of columns, in an error
 DIGITS_OF_INT64: Final = 18  # every decimal of so many digits fits
 
 _DTYPES: Final = {
@@ -44,6 +45,55 @@ def require(schema: pa.Schema, names: Iterable[str], *, what: str) -> None:
         if found:
             raise KeyError(f"{what} {name!r} is the name of {found} columns; rename them so that each has its own")
         raise KeyError(f"{what} {name!r} is not a column; {naming.hint(name, schema.names)}")
+
+
+class Required:
+    """Columns that an operator names, which each block has to have.
+
+    A function may make blocks of several schemas. A column that one of them lacks is null where rows of several come together,
+    but under the name of an operator it is an error, whichever operator that is and however rows are divided: what looks at one
+    block cannot tell it from a name that no block has.
+    """
+
+    def __init__(self, names: Iterable[str], *, what: str, kind: type[KeyError] = KeyError) -> None:
+        self._names = tuple(dict.fromkeys(names))
+        self._what, self._kind = what, kind
+        self._complete: pa.Schema | None = None
+
+    def of(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """The same, but those without columns and rows, which say nothing. Raises KeyError (or `kind`) at one that lacks one."""
+        for table in tables:
+            if table.num_columns or table.num_rows:
+                self.check([table])
+                yield table
+
+    def check(self, tables: Sequence[pa.Table]) -> None:
+        """Raises KeyError (or `kind`) where one of them lacks one, with its schema and that of one that has all, if there is."""
+        if self._complete is None:
+            self._complete = next((one.schema for one in tables if self._has_all(one)), None)
+        for table in tables:
+            if not self._has_all(table) and (table.num_columns or table.num_rows):
+                self._refuse(table.schema)
+
+    def _has_all(self, table: pa.Table) -> bool:
+        found = table.column_names
+        return all(found.count(name) == 1 for name in self._names)
+
+    def _refuse(self, schema: pa.Schema) -> None:
+        try:
+            require(schema, self._names, what=self._what)
+        except KeyError as error:
+            other = "" if self._complete is None else f", and another one {_listed(self._complete)}"
+            message = str(error.args[0]).removesuffix("?")
+            raise self._kind(
+                f"{message}. A block has {_listed(schema)}{other}. Each block has to have what an operator names: where a "
+                "function makes them, let it give the column always, with None where there is no value"
+            ) from None
+
+
+def _listed(schema: pa.Schema) -> str:
+    shown = ", ".join(f"{one.name}: {one.type}" for one in [*schema][:_NAMES_SHOWN]) or "no columns"
+    return shown if len(schema) <= _NAMES_SHOWN else f"{shown} and {len(schema) - _NAMES_SHOWN} more"
 
 
 def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:

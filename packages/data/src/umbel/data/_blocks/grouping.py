@@ -74,7 +74,7 @@ class Grouping:
         has a group once; see `merged` for others."""
         if len(tables) == 1:
             return tables[0]
-        return self.merged(self._together(tables))
+        return self.merged(self.together(tables))
 
     def finish(self, table: pa.Table, *, is_ordered: bool = True) -> pa.Table:
         """The values of each group. is_ordered: by their keys; otherwise in the order of the table."""
@@ -92,8 +92,8 @@ class Grouping:
         names = self.input_columns() or ()
         return self.whole(pa.table({name: pa.nulls(0) for name in names}))
 
-    def _together(self, tables: Sequence[pa.Table]) -> pa.Table:
-        """The states of all, of which some may be of a column that had another type there."""
+    def together(self, tables: Sequence[pa.Table]) -> pa.Table:
+        """The states of all in one table, of which some may be of a column that had another type there."""
         if any(not table.schema.equals(tables[0].schema) for table in tables):
             tables = [table.combine_chunks() for table in tables]
             for index, aggregate in enumerate(self.aggregates, len(self.keys)):

@@ -51,6 +51,16 @@ def hash_arrays(arrays: Sequence[pa.Array], row_count: int) -> np.ndarray:
     return found
 
 
+def hash_fields(names: Sequence[str], arrays: Sequence[pa.Array], row_count: int) -> np.ndarray:
+    """[rows] uint64, of values by their names. In whichever order, and a null is as good as none: of two tables that become equal
+    under one schema, one may lack a column, or have it elsewhere."""
+    found = np.zeros(row_count, np.uint64)
+    for name, array in zip(names, arrays, strict=True):
+        values = _hash(array)
+        found += np.where(values == _NULL, np.uint64(0), mixed(values ^ _blake(name.encode())))
+    return mixed(found)
+
+
 def buckets(hashes: np.ndarray, count: int) -> np.ndarray:
     """[rows] int64 in [0, count): the partition of each hash. Of its upper half, by a multiplication, which is fair to any
     count."""
@@ -91,7 +101,7 @@ def _hash(array: pa.Array) -> np.ndarray:
     if pa.types.is_null(kind):
         return np.full(len(array), _NULL, np.uint64)
     if pa.types.is_struct(kind):
-        found = mixed(hash_arrays(array.flatten(), len(array)) ^ _STRUCT)
+        found = hash_fields([field.name for field in kind], array.flatten(), len(array)) ^ _STRUCT
     elif columns.is_list(kind):
         found = _hash_of_lists(array)
     elif pa.types.is_decimal(kind):

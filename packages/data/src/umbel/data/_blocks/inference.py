@@ -11,7 +11,6 @@ import bisect
 import collections.abc
 import datetime
 import decimal
-import functools
 import itertools
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -319,7 +318,7 @@ def _arrays(values: list[Any], place: _Place) -> pa.Array:
             )
     dtypes = {array.dtype.newbyteorder("=") for array in arrays if array is not None}
     if len(dtypes) > 1:
-        both = functools.reduce(_common_or_none, [pa.from_numpy_dtype(dtype) for dtype in dtypes])
+        both = schemas.common_type(*(pa.from_numpy_dtype(dtype) for dtype in dtypes))
         if both is None:
             _refuse_mixture(arrays, place, lambda array: f"array of {array.dtype}")
         arrays = [None if array is None else _of_type(array, both) for array in arrays]
@@ -334,10 +333,6 @@ def _elements(array: _Array) -> list[Any]:
     """Python's values, but NumPy's of times: `tolist` makes integers of nanoseconds."""
     elements: list[Any] = list(array) if array.dtype.kind in "mM" else array.tolist()
     return elements
-
-
-def _common_or_none(left: pa.DataType | None, right: pa.DataType) -> pa.DataType | None:
-    return None if left is None else schemas.common_type(left, right)
 
 
 def _of_type(array: _Array, data_type: pa.DataType) -> _Array:

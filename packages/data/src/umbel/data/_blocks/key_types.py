@@ -36,8 +36,11 @@ def unified(left: pa.Schema, right: pa.Schema, left_on: Sequence[str], right_on:
 
 
 def cast(table: pa.Table, name: str, kind: pa.DataType) -> pa.Array:
-    """The column as one array of this type. Raises ValueError for a value that the type does not hold."""
+    """The column as one array of this type. Of a dictionary what is null is so by its index. Raises ValueError for a value that
+    the type does not hold."""
     array = columns.flat(table.column(name))
+    if pa.types.is_dictionary(array.type) and array.type == kind and array.dictionary.null_count:
+        return columns.plain(array).dictionary_encode().cast(kind)
     if array.type == kind:
         return array
     try:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from umbel.data._blocks import columns, hashing, ordering, schemas, sorting
 
+_ORIGINS: Final = ("the boundaries", "the rows")
 _SLICED_BYTES: Final = (
     64 << 10
 )  # of a partition: gathering some columns of it costs a few times what calling Arrow does
@@ -22,6 +23,13 @@ _SLICED_BYTES: Final = (
 def by_hash(table: pa.Table, keys: Sequence[str], count: int) -> Iterable[pa.Table]:
     """Rows of equal keys come into one partition, the same for every table, process and machine."""
     return divided(table, hashing.buckets(hashing.hash_rows(table, keys), count), count)
+
+
+def by_row(table: pa.Table, count: int) -> Iterable[pa.Table]:
+    """As `by_hash`, of rows that are equal in all columns; one that a table lacks is null in it."""
+    arrays = [columns.flat(column) for column in table.columns]
+    hashes = hashing.hash_fields(table.column_names, arrays, table.num_rows)
+    return divided(table, hashing.buckets(hashes, count), count)
 
 
 def by_range(
@@ -43,7 +51,7 @@ def by_range(
     bounds = boundaries.keys.select(names)
     count = bounds.num_rows
     # Bounds have the type that all blocks together have.
-    codes = ordering.codes(schemas.concat([bounds, table.select(names)]), names, descending)
+    codes = ordering.codes(schemas.concat([bounds, table.select(names)], origins=_ORIGINS), names, descending)
     mixed = _with_boundaries(boundaries.blocks, blocks, table.num_rows)
     # Stable: a boundary comes behind what is equal to it and of a block before its own, and in front of all else that is.
     if mixed is None:

@@ -6,10 +6,9 @@ that names the column, both types and where each came from; nothing is cut, roun
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -35,10 +34,17 @@ _ARE_LISTS: Final = (
 )
 
 
+class _Typed(NamedTuple):
+    """A type and where it came from."""
+
+    type: pa.DataType
+    origin: str = ""
+
+
 class _Unlike(Exception):
     """Two types have none in common. path: the names of the fields down to them."""
 
-    def __init__(self, left: pa.DataType, right: pa.DataType, advice: str, path: tuple[str, ...] = ()) -> None:
+    def __init__(self, left: _Typed, right: _Typed, advice: str, path: tuple[str, ...] = ()) -> None:
         super().__init__(left, right)
         self.left, self.right, self.advice, self.path = left, right, advice, path
 
@@ -64,33 +70,24 @@ def unify(schemas: Iterable[tuple[pa.Schema, str]]) -> pa.Schema:
     for schema, origin in distinct:
         for field in schema:
             columns.setdefault(field.name, []).append((field, origin))
-    found: dict[str, pa.Field] = {}
-    for name, several in columns.items():
-        if all(_is_number(field.type) for field, _ in several):
-            # Decimals and floats first, since they take in any integers, and these among themselves become more or do not
-            # unify: so the order in which tables come does not matter.
-            several.sort(key=lambda one: pa.types.is_integer(one[0].type))
-        known, known_origin = several[0]
-        for field, origin in several[1:]:
-            if not known.equals(field):
-                both = _common_field(known, known_origin, field, origin)
-                known, known_origin = both, known_origin if both.type.equals(known.type) else origin
-        found[name] = known
     fields = []
-    for name, field in found.items():
+    for name, several in columns.items():
+        try:
+            found = _common_field(several)
+        except _Unlike as unlike:
+            raise ValueError(
+                f"the column {'.'.join(unlike.path)!r} is {unlike.left.type} in {unlike.left.origin} and {unlike.right.type} in "
+                f"{unlike.right.origin}, and no type holds the values of both; {unlike.advice}"
+            ) from None
         is_everywhere = all(schema.get_field_index(name) >= 0 for schema, _ in distinct)
-        fields.append(field if is_everywhere else field.with_nullable(True))
+        fields.append(found if is_everywhere else found.with_nullable(True))
     return pa.schema(fields, next((schema.metadata for schema, _ in distinct if schema.metadata), None))
 
 
-def _is_number(type_: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_))
-
-
-def common_type(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
-    """The type that holds the values of both without a loss; None if there is none."""
+def common_type(*types: pa.DataType) -> pa.DataType | None:
+    """The type that holds the values of all without a loss; None if there is none."""
     try:
-        return _common(left, right)
+        return _common([_Typed(one) for one in types])
     except _Unlike:
         return None
 
@@ -240,56 +237,81 @@ def holds(data_type: pa.DataType, is_kind: Callable[[pa.DataType], bool]) -> boo
     )
 
 
-def _common_field(left: pa.Field, left_origin: str, right: pa.Field, right_origin: str) -> pa.Field:
+def _common_field(several: Sequence[tuple[pa.Field, str]]) -> pa.Field:
+    """Of fields of one name. Raises _Unlike, with the names down to the types that do not unify."""
+    first = several[0][0]
     try:
-        return _merged(left, right)
+        both = _common([_Typed(field.type, origin) for field, origin in several])
     except _Unlike as unlike:
-        name = ".".join(unlike.path)
-        raise ValueError(
-            f"the column {name!r} is {unlike.left} in {left_origin} and {unlike.right} in {right_origin}, and no type holds the "
-            f"values of both; {unlike.advice}"
-        ) from None
+        raise _Unlike(unlike.left, unlike.right, unlike.advice, (first.name, *unlike.path)) from None
+    is_nullable = any(field.nullable or pa.types.is_null(field.type) for field, _ in several)
+    metadata = next((field.metadata for field, _ in several if field.metadata), None)
+    return pa.field(first.name, both, is_nullable, metadata)
 
 
-def _merged(left: pa.Field, right: pa.Field) -> pa.Field:
-    try:
-        both = _common(left.type, right.type)
-    except _Unlike as unlike:
-        raise _Unlike(unlike.left, unlike.right, unlike.advice, (left.name, *unlike.path)) from None
-    is_nullable = left.nullable or right.nullable or pa.types.is_null(left.type) or pa.types.is_null(right.type)
-    return pa.field(left.name, both, is_nullable, left.metadata or right.metadata)
+def _common(several: Sequence[_Typed]) -> pa.DataType:
+    """All at once, and what is within them likewise: were it two by two, int8, uint64 and a decimal would unify in one order of
+    the tables and not in another."""
+    known: list[_Typed] = []
+    for one in several:
+        if not pa.types.is_null(one.type) and not any(one.type.equals(other.type) for other in known):
+            known.append(one)
+    if len(known) < 2:
+        return known[0].type if known else several[0].type
+    for rule in (_dictionaries, _maps, _lists, _structs, _tensors):
+        found = rule(known)
+        if found is not None:
+            return found
+    if all(_is_number(one.type) for one in known):
+        # Decimals and floats take in any integers, and integers among themselves become more or do not unify.
+        known.sort(key=lambda one: pa.types.is_integer(one.type))
+    both, *others = known
+    for other in others:
+        both_type = _of_two(both, other)
+        both = _Typed(both_type, both.origin if both_type.equals(both.type) else other.origin)
+    return both.type
 
 
-def _common(left: pa.DataType, right: pa.DataType) -> pa.DataType:
-    if left.equals(right) or pa.types.is_null(right):
-        return left
-    if pa.types.is_null(left):
-        return right
-    for rule in (_dictionary, _number, _text, _temporal, _list, _struct, _tensor):
-        both = rule(left, right)
-        if both is not None:
-            return both
+def _of_two(left: _Typed, right: _Typed) -> pa.DataType:
+    for rule in (_number, _text, _temporal):
+        found = rule(left, right)
+        if found is not None:
+            return found
+    for kind_rule in (_maps, _lists, _structs, _tensors):  # of three, of which the third one is something else
+        found = kind_rule([left, right])
+        if found is not None:
+            return found
     raise _Unlike(left, right, "cast one of them")
 
 
-def _dictionary(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
-    """Two dictionaries make one, of which any index type that suffices for one may be too narrow; a dictionary and plain values
-    make plain values."""
-    is_left, is_right = pa.types.is_dictionary(left), pa.types.is_dictionary(right)
-    if is_left and is_right:
-        index_type = pa.int64() if pa.int64() in (left.index_type, right.index_type) else pa.int32()
-        return pa.dictionary(index_type, _common(left.value_type, right.value_type), left.ordered and right.ordered)
-    if is_left or is_right:
-        return _common(left.value_type if is_left else left, right.value_type if is_right else right)
-    return None
+def _is_number(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_))
 
 
-def _number(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
-    types = (left, right)
+def _dictionaries(several: Sequence[_Typed]) -> pa.DataType | None:
+    """Those make one, of which any index type that suffices for one may be too narrow; dictionaries and plain values make plain
+    values."""
+    are_encoded = [pa.types.is_dictionary(one.type) for one in several]
+    if not any(are_encoded):
+        return None
+    values = _common(
+        [
+            one._replace(type=one.type.value_type) if is_encoded else one
+            for one, is_encoded in zip(several, are_encoded, strict=True)
+        ]
+    )
+    if not all(are_encoded):
+        return values
+    index_type = pa.int64() if any(one.type.index_type.equals(pa.int64()) for one in several) else pa.int32()
+    return pa.dictionary(index_type, values, all(one.type.ordered for one in several))
+
+
+def _number(left: _Typed, right: _Typed) -> pa.DataType | None:
+    types = (left.type, right.type)
     if all(pa.types.is_integer(one) for one in types):
         return _integer(left, right)
     if all(pa.types.is_floating(one) for one in types):
-        return left if left.bit_width >= right.bit_width else right
+        return max(types, key=lambda one: one.bit_width)
     if all(pa.types.is_floating(one) or pa.types.is_integer(one) for one in types):
         return pa.float64()
     if all(pa.types.is_decimal(one) or pa.types.is_integer(one) for one in types):
@@ -297,21 +319,23 @@ def _number(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
     return None
 
 
-def _integer(left: pa.DataType, right: pa.DataType) -> pa.DataType:
-    is_signed = [pa.types.is_signed_integer(one) for one in (left, right)]
+def _integer(left: _Typed, right: _Typed) -> pa.DataType:
+    types = (left.type, right.type)
+    is_signed = [pa.types.is_signed_integer(one) for one in types]
     if is_signed[0] == is_signed[1]:
-        return left if left.bit_width >= right.bit_width else right
-    signed, unsigned = (left, right) if is_signed[0] else (right, left)
+        return max(types, key=lambda one: one.bit_width)
+    signed, unsigned = types if is_signed[0] else types[::-1]
     if unsigned.bit_width == 64:
         raise _Unlike(left, right, "cast one of them, to decimal128(20, 0) if all numbers matter")
     width = max(signed.bit_width, 2 * unsigned.bit_width)
     return {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}[width]
 
 
-def _decimal(left: pa.DataType, right: pa.DataType) -> pa.DataType:
+def _decimal(left: _Typed, right: _Typed) -> pa.DataType:
+    types = (left.type, right.type)
     sizes = [
         (one.precision - one.scale, one.scale) if pa.types.is_decimal(one) else (_INT_DIGITS[one.bit_width], 0)
-        for one in (left, right)
+        for one in types
     ]
     scale = max(scale for _, scale in sizes)
     digits = max(whole for whole, _ in sizes) + scale
@@ -319,12 +343,12 @@ def _decimal(left: pa.DataType, right: pa.DataType) -> pa.DataType:
         raise _Unlike(
             left, right, f"together they need {digits} digits, and a decimal has at most {_DECIMAL256_DIGITS_MAX}"
         )
-    is_wide = digits > _DECIMAL128_DIGITS_MAX or any(pa.types.is_decimal256(one) for one in (left, right))
+    is_wide = digits > _DECIMAL128_DIGITS_MAX or any(pa.types.is_decimal256(one) for one in types)
     return pa.decimal256(digits, scale) if is_wide else pa.decimal128(digits, scale)
 
 
-def _text(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
-    types = (left, right)
+def _text(left: _Typed, right: _Typed) -> pa.DataType | None:
+    types = (left.type, right.type)
     if all(pa.types.is_string(one) or pa.types.is_large_string(one) or pa.types.is_string_view(one) for one in types):
         return pa.large_string() if any(pa.types.is_large_string(one) for one in types) else pa.string()
     if all(is_binary(one) for one in types):
@@ -336,35 +360,42 @@ def is_binary(data_type: pa.DataType) -> bool:
     return any(is_one(data_type) for is_one in _ARE_BINARY)
 
 
-def _temporal(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
-    types = (left, right)
+def _temporal(left: _Typed, right: _Typed) -> pa.DataType | None:
+    types = (left.type, right.type)
     if all(pa.types.is_timestamp(one) for one in types):
-        if (left.tz is None) != (right.tz is None):
+        zones = [one.tz for one in types]
+        if (zones[0] is None) != (zones[1] is None):
             raise _Unlike(left, right, "say in which zone the one without is, or take the zone from the other")
-        return pa.timestamp(_finer(left.unit, right.unit), left.tz if left.tz == right.tz else "UTC")
+        return pa.timestamp(_finer(*types), zones[0] if zones[0] == zones[1] else "UTC")
     if all(pa.types.is_duration(one) for one in types):
-        return pa.duration(_finer(left.unit, right.unit))
+        return pa.duration(_finer(*types))
     if all(pa.types.is_time(one) for one in types):
-        unit = _finer(left.unit, right.unit)
+        unit = _finer(*types)
         return pa.time32(unit) if unit in ("s", "ms") else pa.time64(unit)
     if all(pa.types.is_date(one) for one in types):
         return pa.date64()
     return None
 
 
-def _finer(*units: str) -> str:
-    return max(units, key=_UNITS.index)
+def _finer(*types: pa.DataType) -> str:
+    return max((str(one.unit) for one in types), key=_UNITS.index)
 
 
-def _list(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
-    types = (left, right)
-    if all(pa.types.is_map(one) for one in types):
-        return pa.map_(_inside(left.key_type, right.key_type, "key"), _inside(left.item_type, right.item_type, "value"))
-    if not all(is_list(one) for one in types):
+def _maps(several: Sequence[_Typed]) -> pa.DataType | None:
+    if not all(pa.types.is_map(one.type) for one in several):
         return None
-    values = _merged(left.value_field, right.value_field)
-    if all(pa.types.is_fixed_size_list(one) for one in types) and left.list_size == right.list_size:
-        return pa.list_(values, left.list_size)
+    keys = _common_field([(pa.field("key", one.type.key_type), one.origin) for one in several])
+    items = _common_field([(pa.field("value", one.type.item_type), one.origin) for one in several])
+    return pa.map_(keys.type, items.type)
+
+
+def _lists(several: Sequence[_Typed]) -> pa.DataType | None:
+    types = [one.type for one in several]
+    if not all(map(is_list, types)):
+        return None
+    values = _common_field([(one.type.value_field, one.origin) for one in several])
+    if all(pa.types.is_fixed_size_list(one) for one in types) and len({one.list_size for one in types}) == 1:
+        return pa.list_(values, types[0].list_size)
     is_large = any(pa.types.is_large_list(one) or pa.types.is_large_list_view(one) for one in types)
     return pa.large_list(values) if is_large else pa.list_(values)
 
@@ -373,32 +404,32 @@ def is_list(data_type: pa.DataType) -> bool:
     return any(is_one(data_type) for is_one in _ARE_LISTS)
 
 
-def _inside(left: pa.DataType, right: pa.DataType, name: str) -> pa.DataType:
-    return _merged(pa.field(name, left), pa.field(name, right)).type
-
-
-def _struct(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
-    if not (pa.types.is_struct(left) and pa.types.is_struct(right)):
+def _structs(several: Sequence[_Typed]) -> pa.DataType | None:
+    if not all(pa.types.is_struct(one.type) for one in several):
         return None
-    sides = [{field.name: field for field in one} for one in (left, right)]
-    fields = []
-    for name in dict.fromkeys([*sides[0], *sides[1]]):
-        present = [side[name] for side in sides if name in side]
-        fields.append(functools.reduce(_merged, present) if len(present) == 2 else present[0].with_nullable(True))
-    return pa.struct(fields)
+    by_name: dict[str, list[tuple[pa.Field, str]]] = {}
+    for one in several:
+        for field in one.type:
+            by_name.setdefault(field.name, []).append((field, one.origin))
+    fields = [(_common_field(present), len(present) == len(several)) for present in by_name.values()]
+    return pa.struct([field if is_everywhere else field.with_nullable(True) for field, is_everywhere in fields])
 
 
-def _tensor(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
-    if not (tensors.is_tensor(left) and tensors.is_tensor(right)):
-        if tensors.is_tensor(left) or tensors.is_tensor(right):
-            raise _Unlike(left, right, "make the one that is no tensor an array of numbers, or the other a list")
+def _tensors(several: Sequence[_Typed]) -> pa.DataType | None:
+    first = several[0]
+    for other in several[1:]:
+        if tensors.is_tensor(first.type) != tensors.is_tensor(other.type):
+            raise _Unlike(first, other, "make the one that is no tensor an array of numbers, or the other a list")
+    if not tensors.is_tensor(first.type):
         return None
-    ndim = tensors.dimensions(left)
-    if ndim != tensors.dimensions(right):
-        raise _Unlike(left, right, "reshape one of them to as many dimensions as the other")
-    values = _common(left.value_type, right.value_type)
-    if tensors.is_fixed(left) and tensors.is_fixed(right) and tensors.shape(left) == tensors.shape(right):
-        return tensors.fixed_type(values, tensors.shape(left))
+    ndim = tensors.dimensions(first.type)
+    for other in several[1:]:
+        if tensors.dimensions(other.type) != ndim:
+            raise _Unlike(first, other, "reshape one of them to as many dimensions as the other")
+    values = _common([one._replace(type=one.type.value_type) for one in several])
+    types = [one.type for one in several]
+    if all(map(tensors.is_fixed, types)) and len(set(map(tensors.shape, types))) == 1:
+        return tensors.fixed_type(values, tensors.shape(first.type))
     return tensors.RaggedTensorType(values, ndim)
 
 

@@ -268,9 +268,30 @@ class Max(_Extreme):
 
 
 class AbsMax(Max):
-    """The greatest magnitude, of the column's type. Raises OverflowError where the type has no such positive number."""
+    """The greatest magnitude, of the column's type. Raises OverflowError where the type has no such positive number.
+
+    State: that of `Max`, of integers of 64 bits: whether it fits is asked of the last one, as blocks may have wider types. `of`
+    holds the type of the column, and nulls.
+    """
 
     kind = "abs_max"
+
+    def _start(self, table: pa.Table, groups: reducing.Groups) -> pa.Array:
+        return self._state(super().column_values(table).type, super()._start(table, groups))
+
+    def _merge(self, state: pa.Array, groups: reducing.Groups) -> pa.Array:
+        return self._state(_kind_of(state), super()._merge(aggregating.struct(**_fields(state, but="of")), groups))
+
+    def _end(self, state: pa.Array) -> pa.Array:
+        kind = _kind_of(state)
+        found = super()._end(aggregating.struct(**_fields(state, but="of")))
+        try:
+            return found.cast(kind)
+        except pa.ArrowInvalid as error:
+            raise self._too_large(kind) from error
+
+    def _state(self, kind: pa.DataType, of_max: pa.Array) -> pa.Array:
+        return aggregating.struct(of=pa.nulls(len(of_max), kind), **_fields(of_max))
 
     def column_values(self, table: pa.Table) -> pa.Array:
         values = super().column_values(table)
@@ -278,17 +299,15 @@ class AbsMax(Max):
             raise self.refused(values.type, allowed=_NUMBERS)
         if pa.types.is_boolean(values.type) or pa.types.is_null(values.type):
             return values
-        if pa.types.is_duration(values.type):
-            return self._absolute(values.view(pa.int64())).view(values.type)
-        return self._absolute(values)
-
-    def _absolute(self, values: pa.Array) -> pa.Array:
         try:
-            return pc.abs_checked(values)
+            if pa.types.is_duration(values.type):
+                return pc.abs_checked(values.view(pa.int64())).view(values.type)
+            return pc.abs_checked(values.cast(pa.int64()) if pa.types.is_signed_integer(values.type) else values)
         except pa.ArrowInvalid as error:
-            raise OverflowError(
-                f"{self.name}: the magnitude of a value of column {self.on!r} does not fit into {values.type}"
-            ) from error
+            raise self._too_large(values.type) from error
+
+    def _too_large(self, kind: pa.DataType) -> OverflowError:
+        return OverflowError(f"{self.name}: the magnitude of a value of column {self.on!r} does not fit into {kind}")
 
 
 class _Edge(aggregating.Vectorized):
@@ -300,10 +319,9 @@ class _Edge(aggregating.Vectorized):
         super().__init__(on, alias_name=alias_name, ignore_nulls=ignore_nulls)
 
     def _start(self, table: pa.Table, groups: reducing.Groups) -> pa.Array:
-        values = self.column_values(table)
-        own = table.schema.field(self.on).type
-        if tensors.is_tensor(own):  # a value stays one
-            values = pa.ExtensionArray.from_storage(own, values)
+        is_tensor = self.on in table.column_names and tensors.is_tensor(table.schema.field(self.on).type)
+        # A tensor stays one.
+        values = columns.flat(table.column(self.on)) if is_tensor else self.column_values(table)
         is_valid = columns.valid(values) if self.ignore_nulls else None
         return self._edges(values, np.arange(len(values)) if is_valid is None else np.flatnonzero(is_valid), groups)
 
@@ -402,6 +420,11 @@ def _as_float(array: pa.Array) -> pa.Array:
     if pa.types.is_boolean(array.type):
         array = array.cast(pa.uint8())
     return array.cast(pa.float64(), safe=False)
+
+
+def _fields(state: pa.Array, *, but: str = "") -> dict[str, pa.Array]:
+    """Of states of several values, by name."""
+    return {field.name: array for field, array in zip(state.type, state.flatten(), strict=True) if field.name != but}
 
 
 def _kind_of(state: pa.Array) -> pa.DataType:

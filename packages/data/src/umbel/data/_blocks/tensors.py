@@ -170,18 +170,35 @@ def to_numpy(column: pa.Array) -> np.ndarray[Any, Any]:
 
 
 def to_lists(column: pa.Array) -> pa.Array:
-    """A column of one shape as fixed-size lists within such, one level for each axis. Copies nothing if the axes are in order."""
+    """Lists within lists, one level for each axis: of one size where the column has one shape. Copies nothing if the axes of
+    such a one are in order."""
+    if is_ragged(column.type):
+        return _ragged_to_lists(column)
     axes = shape(column.type)
     nested = _numbers(column) if column.type.permutation is None else _column(_stacked(column))
     for level, size in reversed(list(enumerate(axes))):
         row_count = len(column) * math.prod(axes[:level])
-        validity = (
-            pa.array(column.is_valid().to_pylist(), pa.bool_()).buffers()[1]
-            if column.null_count and not level
-            else None
-        )
+        validity = _validity(column) if not level else None
         nested = pa.Array.from_buffers(pa.list_(nested.type, size), row_count, [validity], children=[nested])
     return nested
+
+
+def _ragged_to_lists(column: pa.Array) -> pa.Array:
+    data, shapes = (column.storage.field(name) for name in ("data", "shape"))
+    ndim = shapes.type.list_size
+    sizes = shapes.values.slice(shapes.offset * ndim, len(shapes) * ndim).fill_null(0).to_numpy().reshape(-1, ndim)
+    offsets = data.offsets.to_numpy()
+    nested = data.values.slice(offsets[0], offsets[-1] - offsets[0])
+    for level in range(ndim - 1, -1, -1):
+        lengths = np.repeat(sizes[:, level], sizes[:, :level].prod(axis=1))
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        buffers = [_validity(column) if not level else None, pa.py_buffer(ends)]
+        nested = pa.Array.from_buffers(pa.large_list(nested.type), len(lengths), buffers, children=[nested])
+    return nested
+
+
+def _validity(column: pa.Array) -> pa.Buffer | None:
+    return pa.array(column.is_valid().to_pylist(), pa.bool_()).buffers()[1] if column.null_count else None
 
 
 def cast(column: pa.Array, target: pa.DataType) -> pa.Array:

@@ -117,6 +117,8 @@ class DrivenRun:
         self._last_block = 0
         self._samples: dict[int, list[Any]] = {}
         self._boundaries: dict[int, Any] = {}
+        # By stage, then by input: of shards, with the first task that made such ones.
+        self._shard_schemas: dict[int, dict[int, list[tuple[int, pa.Schema]]]] = {}
         self._codes: dict[int, work.Code] = {}
         self._functions: dict[tuple[int, bool], Any] = {}
         self._began_s = time.monotonic()
@@ -299,9 +301,28 @@ class DrivenRun:
                 self._options.on_written(command.number, block.item[1])  # type: ignore[index]  # a value is in its item
             self._last_block += 1
             self._blocks[self._last_block] = block
+            if command.kind == events.PARTITION and item[3] is not None:
+                self._sees_shards(command, item[3])
             self._tell(
                 events.BlockMade(command.task, command.attempt, self._last_block, item[1], item[2], time.monotonic())
             )
+
+    def _sees_shards(self, command: events.StartTask, schema: pa.Schema) -> None:
+        """Nearly always all of an exchange have one schema; a function of the user's may make it several."""
+        known = self._shard_schemas.setdefault(command.stage, {}).setdefault(command.number, [])
+        for index, (task, one) in enumerate(known):
+            if one.equals(schema):
+                known[index] = (min(task, command.task), one)
+                return
+        known.append((command.task, schema))
+
+    def _schemas_of_shards(self, command: events.StartTask) -> tuple[tuple[pa.Schema, ...], ...]:
+        """Of a partition, for `work.Call.schemas`: in the order of the tasks, and so the same in each run."""
+        seen = self._shard_schemas.get(command.stage, {}) if command.kind == events.REDUCE else {}
+        if all(len(some) < 2 for some in seen.values()):
+            return ()
+        ordered = [sorted(seen.get(number, []), key=lambda one: one[0]) for number in range(len(command.pieces))]
+        return tuple(tuple(schema for _, schema in some) for some in ordered)
 
     def _actor_says(self, reader: Reader, item: tuple[Any, ...]) -> None:
         actor = reader.actor
@@ -410,7 +431,7 @@ class DrivenRun:
         part = code.parts[command.number] if command.kind == events.READ else None
         call = work.Call(
             command.kind, command.number, tuple(slices), command.skipped_blocks, command.partition_count, part,
-            (part.input_files if part is not None else tuple(files))[: held.FILES_MAX],
+            (part.input_files if part is not None else tuple(files))[: held.FILES_MAX], self._schemas_of_shards(command),
         )  # fmt: skip
         if command.kind == events.PARTITION:
             values.insert(0, self._boundaries.get(command.stage))

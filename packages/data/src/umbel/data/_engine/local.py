@@ -232,7 +232,7 @@ class _Plan:
                     context.draws(block_number)
                     context.divided = [(block_number, table.num_rows)]
                     for number, shard in enumerate(partition(table, count, boundaries)):
-                        if shard.num_rows or not found[number][at]:
+                        if shard.num_rows or not any(shard.schema.equals(one.schema) for one in found[number][at]):
                             found[number][at].append(shard)
             return found
 

@@ -60,7 +60,8 @@ class Slice(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One task. slices: for each input, of the blocks that follow as arguments, in order. part: of a read."""
+    """One task. slices: for each input, of the blocks that follow as arguments, in order. part: of a read. schemas: of a
+    partition, for each input, of the shards of all partitions, if there are several: so that each gives the same types."""
 
     kind: str
     number: int
@@ -69,6 +70,7 @@ class Call(NamedTuple):
     partition_count: int = 0
     part: stages.ReadPart | None = None
     input_files: tuple[str, ...] = ()
+    schemas: tuple[tuple[pa.Schema, ...], ...] = ()
 
     def on(self) -> str:
         """In words."""
@@ -159,9 +161,13 @@ def _items(
         return
     if call.kind == events.PARTITION:
         boundaries, *values = values
-        table = whole(list(_tables(call.slices[0], values, context)))
+        partition = code.partition[call.number]
+        together = getattr(
+            partition, "together", whole
+        )  # of states it is not the rows' schemas alone that have to unify
+        table = together(list(_tables(call.slices[0], values, context)))
         context.divided = [(one.number, one.row_count) for one in call.slices[0]]
-        tables: Iterable[pa.Table] = code.partition[call.number](table, call.partition_count, boundaries)
+        tables: Iterable[pa.Table] = partition(table, call.partition_count, boundaries)
         del table
     elif call.kind == events.REDUCE and code.reduce is not None:
         tables = blocks_out.blocks(code.reduce(call.number, _inputs(call, values, context)), code.block_bytes)
@@ -238,8 +244,9 @@ def _tables(slices: Sequence[Slice], values: Sequence[Any], context: task_contex
 def _inputs(call: Call, values: Sequence[Any], context: task_context.TaskContext) -> list[list[pa.Table]]:
     """The tables of each input."""
     found, at = [], 0
-    for slices in call.slices:
-        found.append(list(_tables(slices, values[at : at + len(slices)], context)))
+    for number, slices in enumerate(call.slices):
+        empty = [schema.empty_table() for schema in call.schemas[number]] if call.schemas else []
+        found.append([*empty, *_tables(slices, values[at : at + len(slices)], context)])
         at += len(slices)
     return found
 

@@ -82,7 +82,7 @@ def modulo(args: Sequence[Operand]) -> Value:
 
 
 def negate(args: Sequence[Operand]) -> Value:
-    return _of_one(args[0], "-", pc.negate_checked, takes_durations=True)
+    return _of_one(args[0], "-", pc.negate_checked, takes_durations=True, takes_unsigned=False)
 
 
 def absolute(args: Sequence[Operand]) -> Value:
@@ -99,9 +99,11 @@ def power(args: Sequence[Operand]) -> Value:
     a, b = args
     x, y = _numbers(a, b, "**")
     if at.is_decimal(x.type):
+        _refuse_power_of_zero(x, y)
         x, y = pc.cast(x, pa.float64()), pc.cast(y, pa.float64())
     if at.is_integer(x.type):
         if b.is_weak and b.value.is_valid and b.value.as_py() < 0:
+            _refuse_power_of_zero(x, y)
             return pc.power(pc.cast(x, pa.float64(), safe=False), pc.cast(y, pa.float64()))
         if arrays.any_true(pc.less(y, pa.scalar(0, y.type))):
             raise errors.Problem(
@@ -117,7 +119,7 @@ def rounding(function: Callable[..., Value], name: str) -> Callable[..., Value]:
     def run(args: Sequence[Operand]) -> Value:
         (a,) = args
         _demand_number(a, f"{name}()")
-        return a.value if not (at.is_floating(a.type) or at.is_decimal(a.type)) else function(a.value)
+        return function(_with_room(a.value)) if at.is_floating(a.type) or at.is_decimal(a.type) else a.value
 
     return run
 
@@ -129,8 +131,18 @@ def round_half_even(args: Sequence[Operand], *, ndigits: int = 0) -> Value:
     _demand_number(a, "round()")
     if at.is_null(a.type) or (not at.is_floating(a.type) and not at.is_decimal(a.type) and ndigits >= 0):
         return a.value
-    value = pc.cast(a.value, pa.int64()) if at.is_boolean(a.type) else a.value
+    value = pc.cast(a.value, pa.int64()) if at.is_boolean(a.type) else _with_room(a.value)
     return pc.round(value, ndigits=ndigits, round_mode="half_to_even")
+
+
+def _with_room(value: Value) -> Value:
+    """Of decimals, for a digit more: 9.95 may become 10.0."""
+    if not at.is_decimal(value.type):
+        return value
+    kind = value.type
+    digits = min(kind.precision + 1, promotion.DECIMAL256_DIGITS_MAX)
+    wider = pa.decimal256 if at.is_decimal256(kind) or digits > promotion.DECIMAL128_DIGITS_MAX else pa.decimal128
+    return pc.cast(value, wider(digits, kind.scale))
 
 
 def of_floats(function: Callable[..., Value], name: str) -> Callable[..., Value]:
@@ -177,13 +189,15 @@ def _with_digits(x: Value, y: Value, digits: int, scale: int) -> tuple[Value, Va
     return x, y
 
 
-def _of_one(a: Operand, name: str, function: Callable[..., Value], *, takes_durations: bool = False) -> Value:
-    if takes_durations and at.is_duration(a.type):
-        return _checked(function, a.value)
+def _of_one(
+    a: Operand, name: str, function: Callable[..., Value], *, takes_durations: bool = False, takes_unsigned: bool = True
+) -> Value:
+    if takes_durations and at.is_duration(a.type):  # as integers, since Arrow lets durations wrap
+        return pc.cast(_checked(function, pc.cast(a.value, pa.int64())), a.type)
     _demand_number(a, name)
     if at.is_null(a.type):
         return a.value
-    if at.is_boolean(a.type) or at.is_integer(a.type):
+    if at.is_boolean(a.type) or (at.is_integer(a.type) and not (takes_unsigned and at.is_uint64(a.type))):
         return _checked(function, pc.cast(a.value, pa.int64()))
     return _checked(function, a.value)
 
@@ -250,6 +264,17 @@ def _refuse_zero(x: Value, y: Value) -> None:
             "division by zero; write when(divisor != 0).then(...) for null there, or cast to float64 for an infinity",
             errors.ExpressionZeroDivisionError,
             row=row,
+        )
+
+
+def _refuse_power_of_zero(x: Value, y: Value) -> None:
+    """Of what is exact, as in Python; a float is an infinity then."""
+    is_wrong = pc.and_(pc.equal(x, pa.scalar(0, x.type)), pc.less(y, pa.scalar(0, y.type)))
+    if arrays.any_true(is_wrong):
+        raise errors.Problem(
+            "zero has no negative power; write when(base != 0).then(...) for null there, or cast to float64 for an infinity",
+            errors.ExpressionZeroDivisionError,
+            row=arrays.first_true(is_wrong),
         )
 
 

@@ -53,7 +53,11 @@ def is_in(args: Sequence[Operand]) -> Value:
             _compared("==", Operand(pa.nulls(0, of.type)), Operand(pa.nulls(0, members.type)))
         if at.is_boolean(of.type) and not at.is_boolean(members.type):
             value = pc.cast(value, pa.int64())
-        found = pc.is_in(value, value_set=_exactly(members, value.type, is_weak=among.is_weak))
+        members = _exactly(members, value.type, is_weak=among.is_weak)
+        if at.is_floating(members.type):  # Arrow looks for the same bits, and -0.0 is 0.0
+            zero = pa.scalar(0.0, members.type)
+            members, value = pc.add(members, zero), pc.add(value, zero)
+        found = pc.is_in(value, value_set=members)
     if has_null:
         return pc.or_(found, pc.is_null(value))
     return pc.if_else(pc.is_valid(value), found, pa.scalar(None, pa.bool_()))

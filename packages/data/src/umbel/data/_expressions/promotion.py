@@ -23,8 +23,8 @@ from umbel.data._expressions import errors
 Value: TypeAlias = Any  # a pa.Array, pa.ChunkedArray or, until the very end if it is the same for all rows, a pa.Scalar
 
 _INTEGER_DIGITS: Final = {8: 3, 16: 5, 32: 10, 64: 19}  # of the largest, by width; uint64 has one more
-_DECIMAL128_DIGITS_MAX: Final = 38
-_DECIMAL256_DIGITS_MAX: Final = 76
+DECIMAL128_DIGITS_MAX: Final = 38
+DECIMAL256_DIGITS_MAX: Final = 76
 _UNITS: Final = ("s", "ms", "us", "ns")
 
 
@@ -128,12 +128,12 @@ def as_decimal(operand: Operand) -> Value:
 
 def decimal_type(digits: int, scale: int) -> pa.DataType:
     """The narrower of Arrow's two that has so many digits."""
-    if digits > _DECIMAL256_DIGITS_MAX:
+    if digits > DECIMAL256_DIGITS_MAX:
         raise errors.Problem(
-            f"the exact result has up to {digits} digits, and decimals have at most {_DECIMAL256_DIGITS_MAX}; "
+            f"the exact result has up to {digits} digits, and decimals have at most {DECIMAL256_DIGITS_MAX}; "
             "cast to fewer digits first"
         )
-    return pa.decimal128(digits, scale) if digits <= _DECIMAL128_DIGITS_MAX else pa.decimal256(digits, scale)
+    return pa.decimal128(digits, scale) if digits <= DECIMAL128_DIGITS_MAX else pa.decimal256(digits, scale)
 
 
 def common_decimal(a: pa.DataType, b: pa.DataType) -> pa.DataType:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from umbel.data._blocks import batches, schemas
+from umbel.data._blocks import batches, columns, schemas
 from umbel.data._engine import task_context
 from umbel.data._sinks import base
 
@@ -19,7 +19,7 @@ class Renamed:
     names: Mapping[str, str]
 
     def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        for block in blocks:
+        for block in columns.Required(self.names, what="the column to rename").of(blocks):
             yield block.rename_columns(schemas.renamed(block.schema, self.names).names)
 
 

@@ -146,7 +146,7 @@ def _means(stage: stages.Stage) -> str:
     if isinstance(stage, stages.Exchange):
         count = stage.partition_count
         wanted = f"one for each {reports.sized(stage.partition_bytes)}" if count is None else str(count)
-        how = "by range, of samples" if stage.boundaries is not None else "by key or place"
+        how = "by range, of samples" if stage.sample is not None else "by key or place"
         divided = "all put together by one task" if count == 1 else f"divided {how}; partitions: {wanted}"
         return f"needs all of its input: {divided}{_resources(stage.resources)}"
     return "passes blocks on"

@@ -14,6 +14,7 @@ from umbel.data._blocks import (
     asof,
     columns,
     grouping,
+    inference,
     joining,
     partitioning,
     rows,
@@ -23,7 +24,7 @@ from umbel.data._blocks import (
     windows,
 )
 from umbel.data._engine import task_context
-from umbel.data._expressions import evaluate, generated
+from umbel.data._expressions import errors, evaluate, generated, nodes
 from umbel.data._plan import functions
 
 if TYPE_CHECKING:
@@ -32,9 +33,16 @@ if TYPE_CHECKING:
 
 SAMPLED_BYTES = 128 << 10  # of a block, for each row of its sample: a thousand rows of a block of 128 MiB
 SAMPLE_ROWS_MIN = 10
+SORT_KEY = "the key of the sort"
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Block by block.
+
+
+def _named(*exprs: expressions.Expr) -> columns.Required:
+    """The columns that they read."""
+    names = [name for expr in exprs for name in nodes.columns_of(nodes.tree(expr))]
+    return columns.Required(names, what="the name", kind=errors.UnknownColumnError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +50,7 @@ class Filtered:
     expression: expressions.Expr
 
     def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        for block in blocks:
+        for block in _named(self.expression).of(blocks):
             yield evaluate.filter(block, self.expression)  # also one without rows: it has the columns
 
 
@@ -55,7 +63,7 @@ class Projected:
     epoch: int = 0
 
     def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        for block, number, row_offset in _placed(blocks):
+        for block, number, row_offset in _placed(_named(*self.expressions).of(blocks)):
             dropped = [name for name in block.column_names if name in self.dropped]
             whole = block.drop_columns(dropped) if dropped else block
             made = evaluate.project(whole, self.expressions, row_offset=row_offset, block=number, epoch=self.epoch)
@@ -85,7 +93,7 @@ class TopRows:
 
     def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
         best: pa.Table | None = None
-        for block in blocks:
+        for block in columns.Required(self.keys, what=SORT_KEY).of(blocks):
             some = block if best is None else schemas.concat([best, block])
             best = sorting.top_k(some, self.count, self.keys, descending=self.descending)
         if best is not None:
@@ -99,7 +107,9 @@ class Grouped:
     how: grouping.Grouping
 
     def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        parts = [self.how.partial(block) for block in blocks]
+        read = self.how.input_columns()
+        required = columns.Required(self.how.keys if read is None else read, what="the column of the aggregation")
+        parts = [self.how.partial(block) for block in required.of(blocks)]
         if parts:
             yield parts[0] if len(parts) == 1 else self.how.combine(parts)
 
@@ -110,7 +120,7 @@ class DistinctRows:
     keep: Any
 
     def __call__(self, blocks: Iterator[pa.Table]) -> Iterator[pa.Table]:
-        for block in blocks:
+        for block in columns.Required(self.keys or (), what="the key").of(blocks):
             yield grouping.distinct(block, self.keys, keep=self.keep)
 
 
@@ -128,12 +138,26 @@ def _placed(blocks: Iterator[pa.Table]) -> Iterator[tuple[pa.Table, int, int]]:
 # Which row goes to which partition.
 
 
+def _together(tables: Sequence[pa.Table], keys: Sequence[str], *, what: str) -> pa.Table:
+    """The rows of all. What some of the tables lack is null, but the keys are an error."""
+    columns.Required(keys, what=what).check(tables)
+    return schemas.concat(tables)
+
+
 @dataclass(frozen=True, eq=False)
 class ByHash:
+    """keys: () for all columns."""
+
     keys: tuple[str, ...]
 
+    def together(self, tables: Sequence[pa.Table]) -> pa.Table:
+        return _together(tables, self.keys, what="the key")
+
     def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Iterable[pa.Table]:
-        return partitioning.by_hash(block, self.keys or block.column_names, count)
+        if not self.keys or not (block.num_columns or block.num_rows):
+            return partitioning.by_row(block, count)
+        columns.Required(self.keys, what="the key").check([block])
+        return partitioning.by_hash(block, self.keys, count)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +165,9 @@ class ByGroup:
     """By hash, of states of groups. A task gets those of several blocks as one table, in which a group is more than once."""
 
     how: grouping.Grouping
+
+    def together(self, tables: Sequence[pa.Table]) -> pa.Table:
+        return self.how.together(tables)
 
     def __call__(self, block: pa.Table, count: int, _boundaries: Any) -> Iterable[pa.Table]:
         return partitioning.by_hash(self.how.merged(block), self.how.keys, count)
@@ -151,7 +178,13 @@ class ByRange:
     keys: tuple[str, ...]
     descending: tuple[bool, ...]
 
+    def together(self, tables: Sequence[pa.Table]) -> pa.Table:
+        return _together(tables, self.keys, what=SORT_KEY)
+
     def __call__(self, block: pa.Table, count: int, boundaries: sorting.Boundaries) -> Iterable[pa.Table]:
+        if not (block.num_columns or block.num_rows):
+            return [block] * count
+        columns.Required(self.keys, what=SORT_KEY).check([block])
         blocks = task_context.current().divided
         parts = partitioning.by_range(block, self.keys, boundaries, descending=self.descending, blocks=blocks)
         return itertools.chain(parts, (block.slice(0, 0) for _ in range(count - boundaries.keys.num_rows - 1)))
@@ -196,7 +229,9 @@ class KeySample:
     keys: tuple[str, ...]
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        columns.require(block.schema, self.keys, what="the key of the sort")
+        if not (block.num_columns or block.num_rows):
+            return pa.table({key: pa.nulls(0) for key in self.keys})
+        columns.Required(self.keys, what=SORT_KEY).check([block])
         count = SAMPLE_ROWS_MIN + block.nbytes // SAMPLED_BYTES
         return sorting.sample(block.select([*dict.fromkeys(self.keys)]), count, seed=0)
 
@@ -208,6 +243,20 @@ class SortBoundaries:
 
     def __call__(self, samples: Sequence[pa.Table], count: int) -> sorting.Boundaries:
         return sorting.boundaries(samples, self.keys, count, descending=self.descending)
+
+
+@dataclass(frozen=True, eq=False)
+class GivenBoundaries:
+    """Of a sort: values of its first key, at which another partition begins."""
+
+    key: str
+    values: tuple[Any, ...]
+    descending: bool
+
+    def __call__(self, _counts: Sequence[int], _count: int) -> sorting.Boundaries:
+        values = pa.table({self.key: inference.from_values(self.values, name="boundaries")})
+        bounds = sorting.sort(values, [self.key], descending=self.descending)
+        return sorting.Boundaries(bounds, np.zeros(bounds.num_rows, np.int64))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -237,7 +286,7 @@ class Together:
     block_rows: int | None = None
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        whole = schemas.concat(parts[0])
+        whole = _together(parts[0], self.keys, what="the key")
         if self.block_rows is not None:
             return [whole.slice(at, self.block_rows) for at in range(0, whole.num_rows, self.block_rows)] or [whole]
         return sorting.sorted_parts(whole, self.keys) if self.keys else [whole]
@@ -253,14 +302,19 @@ class Shuffled:
 
 @dataclass(frozen=True, eq=False)
 class Sorted:
+    """limit: of so many rows. is_one_table: a partition is to be a block, however large."""
+
     keys: tuple[str, ...]
     descending: tuple[bool, ...]
     limit: int | None = None
+    is_one_table: bool = False
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        whole = schemas.concat(parts[0])
+        whole = _together(parts[0], self.keys, what=SORT_KEY)
         if self.limit is not None:
             return [sorting.top_k(whole, self.limit, self.keys, descending=self.descending)]
+        if self.is_one_table:
+            return [sorting.sort(whole, self.keys, descending=self.descending)]
         return sorting.sorted_parts(whole, self.keys, descending=self.descending)
 
 
@@ -280,7 +334,8 @@ class DistinctOfAll:
     keep: Any
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        return [grouping.distinct(schemas.concat(parts[0]), self.keys, keep=self.keep)]
+        whole = _together(parts[0], self.keys or (), what="the key")
+        return [grouping.distinct(whole, self.keys, keep=self.keep)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,11 +347,14 @@ class GroupCalls:
     function: calls.Function
     batch_format: str | None
     zero_copy: bool = True
+    on_error: str = "raise"
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        whole = schemas.concat(parts[0])
+        whole = _together(parts[0], self.keys, what="the key")
         groups = (group for _, group in grouping.groups(whole, self.keys)) if self.keys else iter([whole])
-        calls = functions.BatchCalls(self.operator, self.function, None, self.batch_format, self.zero_copy)
+        calls = functions.BatchCalls(
+            self.operator, self.function, None, self.batch_format, self.zero_copy, self.on_error
+        )
         return calls(group for group in groups if group.num_rows)
 
 
@@ -308,7 +366,8 @@ class Windowed:
     functions: tuple[windows.Function, ...]
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
-        whole = schemas.concat(parts[0])
+        read = [one.on for one in self.functions if one.on is not None]
+        whole = _together(parts[0], [*self.partition_by, *self.order_by, *read], what="the column of the window")
         return [windows.window(whole, self.partition_by, self.order_by, self.functions, descending=self.descending)]
 
 
@@ -336,7 +395,7 @@ def _sides(
     found: list[pa.Table] = []
     for at, tables in enumerate(parts):
         if tables:
-            found.append(schemas.concat(tables))
+            found.append(_together(tables, keys[at], what=f"the key of the {('left', 'right')[at]} side"))
             continue
         schema = known[at]
         if schema is None:

@@ -194,10 +194,11 @@ class RandomizeBlocks(Unary):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Sort(Unary):
-    """limit: only so many of the first rows are wanted."""
+    """limit: only so many of the first rows are wanted. boundaries: of the first key, where blocks begin."""
 
     keys: tuple[str, ...]
     descending: tuple[bool, ...]
+    boundaries: tuple[Any, ...] | None = None
     limit: int | None = None
 
 
@@ -228,6 +229,7 @@ class MapGroups(Unary):
     zero_copy: bool = True
     partition_count: int | None = None
     means: Means = Means()
+    on_error: str = "raise"
 
     @property
     def name(self) -> str:

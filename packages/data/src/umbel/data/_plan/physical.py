@@ -417,6 +417,17 @@ def _(node: logical.Sort, planner: _Planner) -> stages.Stage:
     if node.limit is not None:
         before = planner.linked(node.input, Link("TopRows", kernels.TopRows(node.limit, node.keys, node.descending)))
         return planner.exchange(node.name, [before], how, reduce, partition_count=1)
+    if node.boundaries is not None:
+        given = kernels.GivenBoundaries(node.keys[0], node.boundaries, node.descending[0])
+        return planner.exchange(
+            node.name,
+            [planner.stage(node.input)],
+            kernels.ByRange(node.keys[:1], node.descending[:1]),
+            kernels.Sorted(node.keys, node.descending, is_one_table=True),
+            partition_count=len(node.boundaries) + 1,
+            boundaries=given,
+            block_bytes=0,
+        )
     return planner.exchange(
         node.name,
         [planner.stage(node.input)],
@@ -449,7 +460,7 @@ def _(node: logical.MapGroups, planner: _Planner) -> stages.Stage:
         node.name,
         [planner.stage(node.input)],
         kernels.ByHash(node.keys),
-        kernels.GroupCalls(node.name, node.keys, node.function, node.batch_format, node.zero_copy),
+        kernels.GroupCalls(node.name, node.keys, node.function, node.batch_format, node.zero_copy, node.on_error),
         partition_count=node.partition_count if node.keys else 1,
         resources=node.means.resources,
         is_kernel=False,
