@@ -85,7 +85,10 @@ class Plan:
             return stages.Union(inputs=(stage, self._map(other)), name=self._name("union"))
         if kind == 3:
             other = self._map(self._shared(stage), keeps_count=chance.happens(90))
-            return stages.Zip(inputs=(stage, other), combine=_unused, name=self._name("zip"))
+            return stages.Zip(
+                inputs=(stage, other), combine=_unused, name=self._name("zip"), is_steady=chance.happens(20),
+                bundle_bytes=ROW_BYTES * chance.choose((1, 6, 20)),
+            )  # fmt: skip
         if kind in (4, 5):
             return self._exchange(stage, is_sort=kind == 4)
         return self._map(stage)

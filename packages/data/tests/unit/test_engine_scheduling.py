@@ -436,6 +436,43 @@ def test_zip_takes_equally_many_rows_and_fails_where_there_are_not() -> None:
     )
 
 
+def zipped(*counts: int, **options: Any) -> stages.Zip:
+    inputs = tuple(stages.Input(name="in", blocks=[BLOCK] * count) for count in counts)
+    return stages.Zip(inputs=inputs, combine=nothing, **options)
+
+
+BLOCK = stages.Block(None, stages.Metadata(1, 10))  # type: ignore[arg-type]  # nobody looks at it
+
+
+def test_zip_puts_small_blocks_together_and_each_cpu_gets_something() -> None:
+    for cpus, target, counts in ((1.0, 1_000, [50, 50]), (1.0, 300, [15] * 6 + [10]), (2.0, 1_000, [25] * 4)):
+        told = Told(zipped(100, 100, bundle_bytes=target), cpus=cpus)
+        started = of(StartTask, told.began)
+        while len(started) < len(counts):
+            started += of(StartTask, told.ended(len(started)))
+        rows = [[sum(piece.row_count for piece in some) for some in one.pieces] for one in started]
+        assert rows == [[count, count] for count in counts]
+        assert [piece.block for one in started for piece in one.pieces[1]] == [-1 - at - (1 << 32) for at in range(100)]
+
+
+def test_zip_waits_for_a_task_s_worth_unless_a_worker_is_idle_or_what_follows_goes_by_place() -> None:
+    for is_steady, first_counts, last_counts in ((False, [1], [1]), (True, [3], [2])):
+        inputs = (stages.Input(name="in", blocks=[BLOCK] * 5), read(1))
+        plan = stages.Zip(inputs=inputs, combine=nothing, bundle_bytes=60, is_steady=is_steady)
+        told = Told(plan, cpus=2.0)
+        started = [command for _ in range(5) for command in of(StartTask, told.made(1))]
+        assert [len(one.pieces[0]) for one in started] == first_counts
+        last = of(StartTask, told.ended(1))  # all is here: of four rows every CPU gets two tasks
+        assert [len(one.pieces[0]) for one in last] == last_counts
+
+
+def test_zip_gives_a_task_no_more_blocks_than_it_may_have_arguments() -> None:
+    first = stages.Input(name="in", blocks=[stages.Block(None, stages.Metadata(500, 10))] * 4)  # type: ignore[arg-type]
+    second = stages.Input(name="in", blocks=[BLOCK] * 2_000)
+    told = Told(stages.Zip(inputs=(first, second), combine=nothing, is_steady=True), cpus=9.0)
+    assert [[len(some) for some in one.pieces] for one in of(StartTask, told.began)] == [[2, 1_000]] * 2
+
+
 def test_union_gives_one_input_after_the_other() -> None:
     told = Told(stages.Union(inputs=(read(1), read(1))))
     assert of(Deliver, told.made(2)) == []

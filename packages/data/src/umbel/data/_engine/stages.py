@@ -289,12 +289,15 @@ class Mix:
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Zip:
     """Rows of two or more inputs side by side: `combine` gets tables with as many rows each. Inputs that turn out not to have
-    equally many rows end the run with ValueError."""
+    equally many rows end the run with ValueError. A task takes blocks of the first input until these and what lies beside them
+    have `bundle_bytes`; `is_steady` as of a `Map`."""
 
     inputs: tuple[Stage, ...]
     combine: Callable[[Sequence[pa.Table]], pa.Table]
     name: str = "Zip"
     resources: Resources = Resources()
+    bundle_bytes: int = Map.bundle_bytes
+    is_steady: bool = False
     is_kernel: bool = True
 
 

@@ -170,7 +170,7 @@ def _steadied(last: stages.Stage) -> stages.Stage:
             given["input"] = made[stage.input]
         elif stage.inputs:
             given["inputs"] = tuple(made[one] for one in stage.inputs)
-        if isinstance(stage, stages.Map | stages.Exchange):
+        if isinstance(stage, stages.Map | stages.Exchange | stages.Zip):
             given["is_steady"] = True
         made[stage] = dataclasses.replace(stage, **given) if given else stage
     return made[last]
