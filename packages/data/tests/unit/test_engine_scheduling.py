@@ -489,6 +489,21 @@ def test_equal_split_gives_each_as_many(rows: list[int]) -> None:
     assert counts == [sum(rows) // 2] * 2
 
 
+def test_consumer_of_a_split_that_is_quick_is_given_more_ahead_and_one_that_becomes_slow_is_not() -> None:
+    told = Told(stages.Split(input=stages.Input(name="in", blocks=[BLOCK] * 1_000), count=2), cpus=1.0)
+    waiting = [[one.delivery for one in of(Deliver, told.began) if one.consumer == at] for at in range(2)]
+    at_s, most, seen = 0.0, 0, []
+    for pace_s in (0.0001, 1.0):
+        for _ in range(300):
+            at_s += pace_s
+            for one in of(Deliver, told.tell(Took(waiting[0].pop(0), at_s))):
+                waiting[one.consumer].append(one.delivery)
+            most = max(most, len(waiting[0]))
+        seen.append((most, len(waiting[0])))
+    assert seen == [(64, 64), (64, 2)]
+    assert len(waiting[1]) == 2  # it took nothing
+
+
 def test_blocks_of_a_split_go_to_whoever_takes() -> None:
     told = Told(stages.Split(input=read(9), count=2), cpus=9.0)
     commands = [command for task in range(1, 7) for command in (*told.made(task), *told.ended(task))]

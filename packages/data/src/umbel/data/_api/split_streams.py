@@ -6,6 +6,7 @@ has seen its end, has left, or has begun anew. No call waits for long: it comes 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -16,7 +17,7 @@ import pyarrow as pa
 
 import umbel
 from umbel import exceptions
-from umbel.data._engine import blocks_out, executor, stages
+from umbel.data._engine import blocks_out, executor, held, stages
 from umbel.data._plan import logical
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("umbel.data")
 
 TOLD_EVERY_S: Final = 10.0  # who waits says for whom: as often as a run says what it waits for
+BLOCKS_AT_ONCE_MAX: Final = 64  # small ones: so many in one call, and what a call costs is little beside them
 _WAITS, _HAS = "waits", "has"
 
 
@@ -94,7 +96,7 @@ class Coordinator:
             self._changed.notify_all()
 
     def next(self, consumer: int, epoch: int) -> tuple[str, Any]:
-        """The next block; None behind the last one."""
+        """The next blocks: one, or several small ones that are there; None behind the last one."""
         with self._changed:
             if epoch != self._epoch or consumer in self._ended:
                 return _HAS, None
@@ -115,10 +117,7 @@ class Coordinator:
                 if epoch == self._epoch:
                     self._end(consumer)
             return _HAS, None
-        if view.size_bytes <= blocks_out.INLINE_BYTES:
-            return _HAS, blocks_out.pack(view.table())
-        block: stages.Block = view.block()
-        return _HAS, umbel.put(block.value) if isinstance(block.value, pa.Table) else block.value
+        return _HAS, [_sent(one) for one in itertools.islice(_with_more(view, stream), BLOCKS_AT_ONCE_MAX)]
 
     def _missing(self) -> list[int]:
         """Consumers who take nothing, so that those who are to get as much as they have to wait."""
@@ -134,6 +133,28 @@ class Coordinator:
 
     def stats(self) -> reports.Stats:
         return self._dataset.stats()
+
+
+def _with_more(view: held.View, stream: executor.Stream) -> Iterator[held.View]:
+    """With what has come behind it, as long as all of it is small: a call for each block would cost more than they do."""
+    size_bytes = 0
+    more: held.View | None = view
+    while more is not None:
+        yield more
+        size_bytes += more.size_bytes
+        if size_bytes > blocks_out.INLINE_BYTES:
+            return
+        try:
+            more = stream.next_view(0.0)
+        except Exception:  # nothing is there; or the run has failed, which the next call is told again
+            return
+
+
+def _sent(view: held.View) -> Any:
+    if view.size_bytes <= blocks_out.INLINE_BYTES:
+        return blocks_out.pack(view.table())
+    block: stages.Block = view.block()
+    return umbel.put(block.value) if isinstance(block.value, pa.Table) else block.value
 
 
 class SplitSource:
@@ -154,8 +175,9 @@ class SplitSource:
         mine = self._asked("begin", None)
         is_over = False
         try:
-            while (value := self._asked("next", mine)) is not None:
-                yield blocks_out.unpack(umbel.get(value) if isinstance(value, umbel.ObjectRef) else value)
+            while (values := self._asked("next", mine)) is not None:
+                for value in values:
+                    yield blocks_out.unpack(umbel.get(value) if isinstance(value, umbel.ObjectRef) else value)
             is_over = True
         finally:
             if not is_over and umbel.is_initialized():

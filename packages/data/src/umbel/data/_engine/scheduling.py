@@ -237,7 +237,7 @@ class Machine:
         self.ledger.let_go([piece])
         last = self.runs[-1]
         if isinstance(last, exchanges.SplitRun):
-            last.taken(consumer)
+            last.taken(consumer, event.at_s)
             self._close_if_exhausted(last)
 
     def _on_consumer_done(self, event: events.ConsumerDone) -> None:
