@@ -415,6 +415,26 @@ def test_block_much_larger_than_wanted_is_divided_where_tasks_share_it() -> None
         assert told.machine.is_done
 
 
+def test_partition_of_which_both_sides_have_to_be_whole_is_shared_with_one_task_more_for_what_no_share_knows() -> None:
+    for sizes, number in (((30, 10, 20, 5), 0), ((1, 1, 3, 45), 1)):
+        plan = join(whole=(), apart=[(nothing, nothing)] * 2, partition_bytes=20, partition_count=1)
+        told = Told(plan, cpus=9.0)
+        started: list[StartTask] = []
+        for task, size in enumerate(sizes, 1):
+            started += of(StartTask, told.made(task, rows=size, size_bytes=size) + told.ended(task))
+        pieces = [[[piece.size_bytes for piece in some] for some in one.pieces] for one in started]
+        rest = [[30, 10, 20], [5]] if number == 0 else [[1, 1, 3], [45]]
+        shares = [[[30], [5]], [[10], [5]], [[20], [5]]] if number == 0 else [[[1, 1, 3], [22]], [[1, 1, 3], [23]]]
+        assert pieces == [*shares, rest]
+        assert [one.kind for one in started] == [*[events.SHARES[number]] * len(shares), events.RESTS[number]]
+        released = []
+        for one in started:
+            released += of(Release, told.ended(one.task))
+            told.machine.check()
+        assert {one.block for one in released[-4:]} == {1, 2, 3, 4}
+        assert told.machine.is_done
+
+
 def test_side_that_is_not_small_is_divided() -> None:
     told = Told(join(broadcast_bytes=9, partition_bytes=20), cpus=9.0)
     for task in range(1, 5):

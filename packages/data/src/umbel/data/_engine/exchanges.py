@@ -211,7 +211,7 @@ class ExchangeRun(runs.Run):
         if whole.input_bytes < LARGE_PARTITIONS * self.stage.partition_bytes:
             return [whole]
         sizes = [runs.total_bytes(some) for some in pieces]
-        dividable = [1 - number for number in self.stage.whole]
+        dividable = range(len(self.stage.apart)) or [1 - number for number in self.stage.whole]
         number = max(dividable, key=sizes.__getitem__, default=None)
         if number is None:
             return [whole]
@@ -224,6 +224,9 @@ class ExchangeRun(runs.Run):
             share = (*pieces[:number], tuple(waiting.popleft() for _ in range(count)), *pieces[number + 1 :])
             plans.append(whole._replace(pieces=share, input_bytes=_bytes_of(share)))
         self._shared = number
+        if self.stage.apart:
+            plans = [plan._replace(kind=events.SHARES[number]) for plan in plans]
+            plans.append(whole._replace(kind=events.RESTS[number]))
         return plans or [whole]
 
     def _is_divided(self) -> bool:
@@ -287,8 +290,10 @@ class ExchangeRun(runs.Run):
         """What it is made of is kept by its tasks and by `_shares` from now on."""
         self._next_partition += 1
         for part in self._cut_off:
-            self.services.ledger.need([part])
-            self.services.ledger.park(part)
+            self._keep(part)
+        if len(self._shares) > 1 and self.stage.apart:
+            for piece in self._shares[-1].pieces[self._shared]:  # the last one has all of them once more
+                self._keep(piece)
         if self.count == 1:
             for edge in self.edges:
                 while edge.pieces:
@@ -302,6 +307,11 @@ class ExchangeRun(runs.Run):
                     ledger.unpark(shards[partition])
                     ledger.let_go([shards[partition]])
 
+    def _keep(self, piece: Piece) -> None:
+        """For one more task."""
+        self.services.ledger.need([piece])
+        self.services.ledger.park(piece)
+
     def parked_bytes(self, plan: runs.Plan) -> int:
         if plan.kind == events.SAMPLE:
             return 0
@@ -310,10 +320,10 @@ class ExchangeRun(runs.Run):
         return 0 if self.tasks else runs.total_bytes(plan.pieces[self.whole])
 
     def is_paced(self, plan: runs.Plan) -> bool:
-        return plan.kind == events.REDUCE
+        return plan.kind in events.REDUCING
 
     def opens(self, task: runs.Task) -> None:
-        if task.plan.kind == events.REDUCE:
+        if task.plan.kind in events.REDUCING:
             self.order.open(task.id)
         elif task.plan.kind == events.SAMPLE:
             self._sample_tasks.append(task.id)
@@ -321,7 +331,7 @@ class ExchangeRun(runs.Run):
             self._made[task.id] = []
 
     def made(self, task: runs.Task, piece: Piece) -> None:
-        if task.plan.kind == events.REDUCE:
+        if task.plan.kind in events.REDUCING:
             self.order.add(task.id, piece)
         elif task.plan.kind == events.SAMPLE:
             self.services.ledger.let_go([piece])
@@ -330,7 +340,7 @@ class ExchangeRun(runs.Run):
             self.services.ledger.park(piece)
 
     def ended(self, task: runs.Task) -> None:
-        if task.plan.kind == events.REDUCE:
+        if task.plan.kind in events.REDUCING:
             self.order.end(task.id)
         elif task.plan.kind == events.SAMPLE:
             is_last = not self._to_sample and all(one.plan.kind != events.SAMPLE for one in self._unfinished(task))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -39,7 +39,7 @@ class Code(NamedTuple):
     write: Callable[[Iterator[pa.Table]], Any] | None = None
     sample: Callable[[pa.Table], Any] | None = None
     partition: tuple[Callable[[pa.Table, int, Any], Iterable[pa.Table]], ...] = ()
-    reduce: Callable[[int, Sequence[Sequence[pa.Table]]], Iterable[pa.Table]] | None = None
+    reduce: Mapping[str, stages.Reduce] | None = None  # by the kind of the task
     combine: Callable[[Sequence[pa.Table]], pa.Table] | None = None
     block_bytes: int = stages.Map.block_bytes
     merges: bool = False  # small blocks, before the transforms see them
@@ -69,7 +69,7 @@ class Call(NamedTuple):
         """In words."""
         if self.kind == events.READ:
             return f"part {self.number}"
-        if self.kind == events.REDUCE:
+        if self.kind in events.REDUCING:
             return f"partition {self.number}"
         numbers = [one.number for some in self.slices for one in some]
         rows = sum(one.row_count for some in self.slices for one in some)
@@ -157,8 +157,9 @@ def _items(
         context.divided = [(one.number, one.row_count) for one in call.slices[0]]
         tables: Iterable[pa.Table] = code.partition[call.number](table, call.partition_count, boundaries)
         del table
-    elif call.kind == events.REDUCE and code.reduce is not None:
-        tables = blocks_out.blocks(code.reduce(call.number, _inputs(call, values, context)), code.block_bytes)
+    elif call.kind in events.REDUCING and code.reduce is not None:
+        reduced = code.reduce[call.kind](call.number, _inputs(call, values, context))
+        tables = blocks_out.blocks(reduced, code.block_bytes)
     elif call.kind == events.ZIP and code.combine is not None:
         tables = [code.combine([whole(list(some)) for some in _inputs(call, values, context)])]
     else:

@@ -419,14 +419,19 @@ def _(node: logical.Join, planner: _Planner) -> stages.Stage:
     if len(whole) > 1 and node.is_broadcast is None:
         sizes = [estimated_bytes(one) for one in inputs]
         whole = tuple(sorted(whole, key=lambda side: (sizes[side] is None, sizes[side] or 0)))
-    limit = _broadcast_bytes(node.is_broadcast, planner)
+    is_broadcast = node.is_broadcast
+    if is_broadcast is None and node.partition_count is not None:
+        is_broadcast = False  # who says into how many partitions wants it divided
+    limit = _broadcast_bytes(is_broadcast, planner)
     if whole:
         inputs[whole[0]] = _in_few_blocks(inputs[whole[0]], limit)
+    joined = kernels.Joined(_alone(node), *map(schemas.of, node.inputs))
     return planner.exchange(
         node.name,
         inputs,
         [kernels.ByHash(node.left_on), kernels.ByHash(node.right_on)],
-        kernels.Joined(_alone(node), *map(schemas.of, node.inputs)),
+        joined,
+        apart=[tuple(dataclasses.replace(joined, part=part) for part in parts) for parts in logical.APART[node.how]],
         partition_count=node.partition_count,
         whole=whole[:1] if node.is_broadcast else whole,
         resources=node.resources,
