@@ -400,15 +400,15 @@ class Run:
                 files.update(dict.fromkeys(block.metadata.input_files))
         part = code.parts[command.number] if command.kind == events.READ else None
         call = work.Call(
-            command.kind, command.number, tuple(slices), command.skipped_blocks, command.partition_count, part,
+            command.kind, command.number, tuple(slices), command.skipped_blocks, command.partition_count, part and part.read,
             (part.input_files if part is not None else tuple(files))[: held.FILES_MAX],
         )  # fmt: skip
         if command.kind == events.PARTITION:
             values.insert(0, self._boundaries.get(command.stage))
         if command.actor is not None:
-            generator = self._actors[command.actor].run.remote(call, *values)
+            generator = self._actors[command.actor].run.remote(call.plain(), *values)
         else:
-            generator = self._function(command.stage, has_cpus=command.has_cpus).remote(call, *values)
+            generator = self._function(command.stage, has_cpus=command.has_cpus).remote(call.plain(), *values)
         reader = Reader(generator, command)
         reader.input_files = call.input_files
         self._readers[command.task, command.attempt] = reader

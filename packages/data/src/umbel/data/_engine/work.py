@@ -22,7 +22,7 @@ BLOCK = "block"  # rows, bytes, schema (None: as before), bytes of the table or 
 VALUE = "value"  # what a write returned
 SAMPLE = "sample"
 LEFT_OUT = "left out"  # rows on which the user's function failed: how many by operator, tables of them; before the end
-END = "end"  # cost
+END = "end"  # what `events.Cost` has
 FAILED = "failed"  # the error
 READY = "ready"  # of an actor
 
@@ -55,15 +55,25 @@ class Slice(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One task. slices: for each input, of the blocks that follow as arguments, in order. part: of a read."""
+    """One task. slices: for each input, of the blocks that follow as arguments, in order. read: of a part. Travels as a plain
+    tuple: to pickle an object of a class of Python's takes as long as everything else that starting a task does."""
 
     kind: str
     number: int
     slices: tuple[tuple[Slice, ...], ...] = ()
     skipped_blocks: int = 0
     partition_count: int = 0
-    part: stages.ReadPart | None = None
+    read: Callable[[], Iterable[pa.Table]] | None = None
     input_files: tuple[str, ...] = ()
+
+    def plain(self) -> tuple[Any, ...]:
+        slices = tuple(tuple(map(tuple, some)) for some in self.slices)
+        return tuple(self._replace(slices=slices))  # type: ignore[arg-type]  # to be slices again
+
+    @classmethod
+    def of_plain(cls, plain: Sequence[Any]) -> Call:
+        call = cls(*plain)
+        return call._replace(slices=tuple(tuple(map(Slice._make, some)) for some in call.slices))
 
     def on(self) -> str:
         """In words."""
@@ -130,7 +140,7 @@ def run(code: Code, call: Call, values: Sequence[Any], transforms: Sequence[stag
                 context.failed_counts,
                 [blocks_out.pack(table) for table in blocks_out.merged(context.failed)],
             )
-        yield END, events.Cost(time.perf_counter() - wall_s, time.process_time() - cpu_s, heap.most)
+        yield END, (time.perf_counter() - wall_s, time.process_time() - cpu_s, heap.most)
     except _OfSampleError as error:
         yield FAILED, failures.failure(error.error, stage=error.stage, on=f"what {code.stage} makes")
     except Exception as error:
@@ -164,7 +174,7 @@ def _items(
         tables = [code.combine([whole(list(some)) for some in _inputs(call, values, context)])]
     else:
         steps = code.transforms if transforms is None else transforms
-        source = _read(call, context) if call.part is not None else _tables(call.slices[0], values, context)
+        source = _read(call, context) if call.read is not None else _tables(call.slices[0], values, context)
         chain = chained(blocks_out.merged(source) if code.merges else source, steps)
         if code.write is not None:
             if not call.skipped_blocks:  # else what it returned is here, and writing again would be twice
@@ -215,8 +225,8 @@ def _sent(tables: Iterable[pa.Table], skipped: int, heap: Heap) -> Iterator[Any]
 
 
 def _read(call: Call, context: task_context.TaskContext) -> Iterator[pa.Table]:
-    if call.part is not None:
-        for table in call.part.read():
+    if call.read is not None:
+        for table in call.read():
             context.draws(call.number)
             yield table
 
@@ -256,9 +266,9 @@ def _limit_threads() -> None:
 def task_of(code: Code) -> Callable[..., Iterator[Any]]:
     """The function of a stage's tasks. The code is a part of it, so that a worker loads it once."""
 
-    def dataset_task(call: Call, *values: Any) -> Iterator[Any]:
+    def dataset_task(call: tuple[Any, ...], *values: Any) -> Iterator[Any]:
         _limit_threads()
-        yield from run(code, call, values, None)
+        yield from run(code, Call.of_plain(call), values, None)
 
     return dataset_task
 
@@ -283,10 +293,10 @@ class DatasetActor:
             self._transforms = made(self._code.transforms)
         return self._transforms
 
-    def run(self, call: Call, *values: Any) -> Iterator[Any]:
+    def run(self, call: tuple[Any, ...], *values: Any) -> Iterator[Any]:
         try:
             transforms = self._make()  # again, where the runtime has made a lost actor anew
         except Exception as error:
             yield FAILED, failures.failure(error, stage=self._code.stage, on="what its actors begin with")
             return
-        yield from run(self._code, call, values, transforms)
+        yield from run(self._code, Call.of_plain(call), values, transforms)
