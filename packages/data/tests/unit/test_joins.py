@@ -183,6 +183,14 @@ def test_sides_that_may_be_whole_by_the_kind_of_join_and_what_is_known_of_their_
     assert exchange_of(small.join(large), broadcast_bytes=5).broadcast_bytes == 5
 
 
+def test_number_of_partitions_is_that_of_a_join_that_is_divided_unless_a_side_is_to_go_whole() -> None:
+    small, large = data.range(10), data.range(100_000)
+    divided = exchange_of(large.join(small, num_partitions=3))
+    assert (divided.partition_count, divided.broadcast_bytes) == (3, 0)
+    assert exchange_of(large.join(small, num_partitions=3, broadcast=True)).broadcast_bytes >= 1 << 62
+    assert "goes whole" not in large.map(lambda row: row).join(small, num_partitions=3).explain()
+
+
 def test_what_travels_to_tasks_is_small_whatever_is_joined() -> None:
     """The operator had its inputs with it, and they the blocks that were in memory."""
     large = data.from_arrow(pa.table({"id": range(100_000)}))
