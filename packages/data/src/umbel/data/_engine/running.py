@@ -398,10 +398,13 @@ class Run:
                 block = self._blocks[piece.block]
                 values.append(block.argument())
                 files.update(dict.fromkeys(block.metadata.input_files))
-        part = code.parts[command.number] if command.kind == events.READ else None
+        read, own_files = None, tuple(files)
+        if command.kind == events.READ:
+            part = code.parts[command.number]
+            read, own_files = part.read, part.input_files
         call = work.Call(
-            command.kind, command.number, tuple(slices), command.skipped_blocks, command.partition_count, part and part.read,
-            (part.input_files if part is not None else tuple(files))[: held.FILES_MAX],
+            command.kind, command.number, tuple(slices), command.skipped_blocks, command.partition_count, read,
+            own_files[: held.FILES_MAX],
         )  # fmt: skip
         if command.kind == events.PARTITION:
             values.insert(0, self._boundaries.get(command.stage))
