@@ -435,6 +435,18 @@ def test_partition_of_which_both_sides_have_to_be_whole_is_shared_with_one_task_
         assert told.machine.is_done
 
 
+def test_partitions_are_as_many_as_bytes_want_or_as_cpus_have_enough_to_do_for() -> None:
+    counts = {}
+    for parallelism, size in ((1, 100), (4, 10), (4, 40), (4, 100), (4, 700)):
+        told = Told(join(broadcast_bytes=0, parallelism=parallelism, bundle_bytes=MIB * 1_000), cpus=9.0)
+        for task in (1, 2, 3):
+            told.ended(task)
+        told.made(4, size_bytes=size * MIB)
+        told.ended(4)
+        counts[parallelism, size] = told.machine.runs[-1].count
+    assert counts == {(1, 100): 1, (4, 10): 1, (4, 40): 2, (4, 100): 4, (4, 700): 6}
+
+
 def test_side_that_is_not_small_is_divided() -> None:
     told = Told(join(broadcast_bytes=9, partition_bytes=20), cpus=9.0)
     for task in range(1, 5):

@@ -145,9 +145,11 @@ class ExchangeRun(runs.Run):
             if min(progress) < PROGRESS_MIN:
                 return None
             received = [int(size / part) for size, part in zip(received, progress, strict=True)]
-        count: int = -(-sum(received) // stage.partition_bytes)
+        total = sum(received)
+        for_cpus = min(stage.parallelism, total // stages.PARTITION_BYTES_MIN)
+        count: int = max(1, -(-total // stage.partition_bytes), for_cpus)
         most: int = stage.partition_count_max
-        return min(most, max(1, count))
+        return min(most, count)
 
     # Tasks
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 
+# A partition has so much at least where a number of CPUs asks for several: dividing costs about as much as two or three tasks.
+PARTITION_BYTES_MIN = 16 * MIB
+
 Transform = Callable[["Iterator[pa.Table]"], "Iterable[pa.Table]"]
 """Takes the blocks of one task in order, and gives what becomes of them. Lazy: it draws the next block when it wants it.
 `task_context.current()` tells it which block it has drawn."""
@@ -226,7 +229,8 @@ class Exchange:
 
     partition: one for each input (one or two), `(table, partition_count, boundaries) -> partition_count tables`.
     reduce: called once for each partition, also for an empty one. partition_count: None to take one for each `partition_bytes`
-    of what comes in, as measured; with one, nothing is partitioned and `reduce` gets the inputs' blocks themselves.
+    of what comes in, as measured; with one, nothing is partitioned and `reduce` gets the inputs' blocks themselves. parallelism:
+    without a count, so many at least, as far as each has `PARTITION_BYTES_MIN`.
     whole: of two inputs the numbers of those that may be given whole to several tasks, which share the other one, as the right
     side of a left join may. The first one that turns out to have at most `broadcast_bytes` is: then nothing is divided, and
     `reduce` is called for some blocks of the other at a time, in order, with all of this one. And a partition that has become
@@ -249,6 +253,7 @@ class Exchange:
     partition_count: int | None = None
     partition_bytes: int = 128 * MIB
     partition_count_max: int = 1_000
+    parallelism: int = 1
     whole: tuple[int, ...] = ()
     apart: Sequence[tuple[Reduce, Reduce]] = ()
     is_steady: bool = False
