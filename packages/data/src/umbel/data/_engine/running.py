@@ -260,6 +260,10 @@ class Run:
                 reader.pending = item
             else:
                 self._made(reader, item, held.Held(ref, item, self._metadata(reader, item)))
+        elif kind == work.SHARDS:
+            for row_count, size_bytes, packed in item[1]:
+                metadata = stages.Metadata(row_count, size_bytes, None, reader.input_files)
+                self._made(reader, (kind, row_count, size_bytes), held.Held.of_bytes(packed, metadata))
         elif kind == work.VALUE:
             self._made(reader, (kind, 1, 0), held.Held(ref, item, stages.Metadata(1, 0)))
         elif reader.command is None:

@@ -7,6 +7,7 @@ item as well: to the runtime the task has done its work, and is not run again.
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import time
@@ -19,6 +20,7 @@ from umbel.data._blocks import schemas
 from umbel.data._engine import blocks_out, events, failures, stages, task_context
 
 BLOCK = "block"  # rows, bytes, schema (None: as before), bytes of the table or None: the next item
+SHARDS = "shards"  # of a partition task, several small blocks: rows, bytes of the table, bytes that it travels as
 VALUE = "value"  # what a write returned
 SAMPLE = "sample"
 LEFT_OUT = "left out"  # rows on which the user's function failed: how many by operator, tables of them; before the end
@@ -26,6 +28,7 @@ END = "end"  # what `events.Cost` has
 FAILED = "failed"  # the error
 READY = "ready"  # of an actor
 
+SHARD_BYTES_MAX = 8 << 10  # of one that is sent with others, and from the driver to whoever puts its partition together
 WINDOW_ITEMS = 4  # that a task is ahead of its reader: two blocks and their items
 
 
@@ -183,7 +186,10 @@ def _items(
         tables = blocks_out.blocks(chain, code.block_bytes)
     if code.sampling is not None and call.kind in events.MAKING:
         tables = _sampled(tables, *code.sampling, samples)
-    yield from _sent(tables, call.skipped_blocks, heap)
+    if call.kind == events.PARTITION:
+        yield from _shards(tables, call.skipped_blocks, heap)
+    else:
+        yield from _sent(tables, call.skipped_blocks, heap)
 
 
 class _OfSampleError(Exception):
@@ -222,6 +228,25 @@ def _sent(tables: Iterable[pa.Table], skipped: int, heap: Heap) -> Iterator[Any]
         yield BLOCK, table.num_rows, size_bytes, told, None
         yield blocks_out.compact(table)
         del table
+
+
+def _shards(tables: Iterable[pa.Table], skipped: int, heap: Heap) -> Iterator[Any]:
+    """As `_sent`, but small ones together: there may be a thousand of a task, and an item costs more than what is in them."""
+    waiting: list[tuple[int, int, bytes]] = []
+    size_bytes = 0
+    for table in itertools.islice(tables, skipped, None):
+        is_small = table.nbytes <= SHARD_BYTES_MAX
+        if waiting and (not is_small or size_bytes > blocks_out.INLINE_BYTES):
+            yield SHARDS, waiting
+            waiting, size_bytes = [], 0
+        if is_small:
+            waiting.append((table.num_rows, table.nbytes, blocks_out.to_bytes(table).to_pybytes()))
+            size_bytes += len(waiting[-1][2])
+        else:
+            yield from _sent([table], 0, heap)
+    heap.look()
+    if waiting:
+        yield SHARDS, waiting
 
 
 def _read(call: Call, context: task_context.TaskContext) -> Iterator[pa.Table]:
