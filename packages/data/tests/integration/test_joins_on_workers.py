@@ -103,15 +103,31 @@ def test_hot_key_is_shared_by_several_tasks() -> None:
     chance = np.random.default_rng(3)
     keys = np.where(chance.random(60_000) < 0.8, 5, chance.integers(0, 1_000, 60_000))
     with data.DataContext.current(data.DataContext(local_bytes_max=-1, target_shuffle_block_size=64 * KIB)):
-        for how in ("inner", "left", "semi", "anti"):
+        for how in ("inner", "left", "semi", "anti", "outer"):
             joined = blocks(keys, "v", 8).join(blocks(np.arange(0, 1_000, 5), "w", 2), how, on="k", broadcast=False)
             found = joined.materialize()
-            expected = {"inner": keys % 5 == 0, "left": keys >= 0, "semi": keys % 5 == 0, "anti": keys % 5 != 0}[how]
+            has_partner = keys % 5 == 0
+            kept = {"inner": has_partner, "semi": has_partner, "anti": ~has_partner}
+            expected = kept.get(how, keys >= 0)
             assert "of them shared by several tasks" in how_of(found)
             assert sorted(row["v"] for row in found.take_all()) == np.flatnonzero(expected).tolist()
-        outer = blocks(keys, "v", 8).join(blocks(np.arange(0, 1_000, 5), "w", 2), "outer", on="k").materialize()
-        assert how_of(outer).endswith("and not shared")
-        assert outer.count() == 60_000  # all of the right have a partner
+
+
+@pytest.mark.parametrize("is_left", [True, False])
+def test_hot_key_of_a_full_outer_join_is_shared_by_several_tasks(is_left: bool) -> None:
+    """90 % of the rows of one side have one key; the other side has rows without a partner, in the hot partition too."""
+    chance = np.random.default_rng(4)
+    hot = np.where(chance.random(60_000) < 0.9, 5, chance.integers(-1, 1_000, 60_000))
+    found = []
+    for options in ({}, {"local_bytes_max": -1, "target_shuffle_block_size": 64 * KIB}):
+        with data.DataContext.current(data.DataContext(**options)):
+            sides = [blocks(hot, "v", 8), blocks(np.arange(-1, 3_000, 5), "w", 2)]
+            left, right = sides if is_left else reversed(sides)
+            joined = left.join(right, "outer", on="k").materialize()
+            how = how_of(joined) if options else ""
+            found.append(joined.to_arrow().sort_by([("v", "ascending"), ("w", "ascending")]).combine_chunks())
+    assert "1 of them shared by several tasks" in how
+    assert found[0].equals(found[1])
 
 
 def test_keys_are_checked_in_what_functions_make_if_that_is_wanted() -> None:

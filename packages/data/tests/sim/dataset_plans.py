@@ -12,6 +12,7 @@ from umbel.testing.simulation.chance import Chance
 ROW_BYTES = 10
 STAGES_MAX = 6
 BLOCK_ROWS_MAX = 6  # that a task ends a block at
+BOTH = 2  # sides that a join keeps rows of
 SOURCE_ROWS = 1_000_003  # more than a source has
 
 Rows = list[int]
@@ -25,9 +26,7 @@ class Plan:
         self.chance = chance
         self.functions: dict[stages.Stage, Callable[[Rows], Rows]] = {}
         self.source_rows: dict[stages.Stage, list[Rows]] = {}
-        self.joins: dict[
-            stages.Stage, int
-        ] = {}  # -> the input whose rows it keeps, if they have their like in the other
+        self.joins: dict[stages.Stage, int] = {}  # -> the input whose rows it keeps, see `matched`
         self.is_shared = self.is_by_part = False
         self._source_count = 0
         self._stage_count = 0
@@ -85,7 +84,10 @@ class Plan:
             return stages.Union(inputs=(stage, self._map(other)), name=self._name("union"))
         if kind == 3:
             other = self._map(self._shared(stage), keeps_count=chance.happens(90))
-            return stages.Zip(inputs=(stage, other), combine=_unused, name=self._name("zip"))
+            return stages.Zip(
+                inputs=(stage, other), combine=_unused, name=self._name("zip"), is_steady=chance.happens(20),
+                bundle_bytes=ROW_BYTES * chance.choose((1, 6, 20)),
+            )  # fmt: skip
         if kind in (4, 5):
             return self._exchange(stage, is_sort=kind == 4)
         return self._map(stage)
@@ -151,14 +153,15 @@ class Plan:
         is_by_place = not is_sort and chance.happens(30)
         if not is_sort and not is_by_place and chance.happens(40):
             inputs = (stage, self._source())
-        kept = chance.below(2) if len(inputs) == 2 and chance.happens(80) else None
+        kept = chance.below(3) if len(inputs) == 2 and chance.happens(80) else None
         made = stages.Exchange(
             name=self._name("sort" if is_sort else "exchange"), inputs=inputs, partition=(_unused,) * len(inputs),
             reduce=_unused, partition_count=count, partition_bytes=ROW_BYTES * chance.choose((5, 30)),
             partition_count_max=4, sample=_unused if is_sort else None,
             boundaries=_unused if is_sort or is_by_place else None,
             bundle_bytes=ROW_BYTES * chance.choose((5, 30)), block_bytes=BLOCK_ROWS_MAX * ROW_BYTES,
-            can_repeat=chance.happens(50), whole=(1 - kept,) if kept is not None and chance.happens(80) else (),
+            can_repeat=chance.happens(50), whole=(1 - kept,) if kept in (0, 1) and chance.happens(80) else (),
+            apart=((_unused, _unused),) if kept == BOTH and chance.happens(80) else (),
             broadcast_bytes=ROW_BYTES * chance.choose((0, 10, 1_000)), is_steady=chance.happens(30),
         )  # fmt: skip
         if kept is not None:
@@ -217,9 +220,17 @@ def key(row: int) -> int:
 
 
 def matched(sides: Sequence[Rows], kept: int) -> Rows:
-    """The rows of one side that have their like on the other."""
+    """The rows of one side that have their like on the other; of both, all of the first, and of the second those without."""
+    if kept == BOTH:
+        return [*sides[0], *alone(sides)]
     keys = {key(row) for row in sides[1 - kept]}
     return [row for row in sides[kept] if key(row) in keys]
+
+
+def alone(sides: Sequence[Rows]) -> Rows:
+    """The rows of the second side that have not their like on the first."""
+    keys = {key(row) for row in sides[0]}
+    return [row for row in sides[1] if key(row) not in keys]
 
 
 def zipped(pair: Sequence[int]) -> int:

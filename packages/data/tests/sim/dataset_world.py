@@ -228,6 +228,10 @@ class DatasetWorld(World):
             return []
         self.counts[run.name] = command.partition_count
         is_join = run.stage in self.plan.joins
+        if command.kind in events.SHARES:
+            return _blocks(inputs[0])
+        if command.kind in events.RESTS:
+            return _blocks(dataset_plans.alone(inputs))
         if command.kind == events.REDUCE and is_join:
             return _blocks(dataset_plans.matched(inputs, self.plan.joins[run.stage]))
         if command.kind == events.REDUCE:

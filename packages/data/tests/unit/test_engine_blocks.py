@@ -7,7 +7,7 @@ import pickle
 import pyarrow as pa
 import pytest
 
-from umbel.data._engine import blocks_out, stages
+from umbel.data._engine import blocks_out, stages, work
 
 MIB = 1 << 20
 
@@ -82,3 +82,25 @@ def test_blocks_travel_without_what_they_share(size: int) -> None:
 @pytest.mark.parametrize("table", [numbers(3), numbers(100_000), numbers(MIB).slice(5, 20_000), numbers(0)])
 def test_what_is_packed_is_read_back(table: pa.Table) -> None:
     assert blocks_out.unpack(blocks_out.pack(table)).equals(table)
+
+
+def test_small_shards_of_a_task_come_together_and_large_ones_by_themselves() -> None:
+    sizes = [1, 2_000, 3, 0, 5_000]
+    tables = [pa.table({"n": range(size)}) for size in sizes]
+    for skipped in range(3):
+        items = list(work._shards(iter(tables), skipped, work.Heap()))
+        found: list[pa.Table] = []
+        for item in items:
+            if isinstance(item, pa.Table):
+                found.append(item)
+            elif item[0] == work.SHARDS:
+                found += [blocks_out.from_bytes(packed) for _, _, packed in item[1]]
+                assert [(rows, size) for rows, size, _ in item[1]] == [
+                    (one.num_rows, one.nbytes) for one in found[-len(item[1]) :]
+                ]
+            elif item[4] is not None:
+                found.append(blocks_out.from_bytes(item[4]))
+        assert found == tables[skipped:]
+    assert [item[0] for item in work._shards(iter(tables), 0, work.Heap())] == [
+        work.SHARDS, work.BLOCK, work.SHARDS, work.BLOCK,
+    ]  # fmt: skip

@@ -454,6 +454,38 @@ def test_block_much_larger_than_wanted_is_divided_where_tasks_share_it() -> None
         assert told.machine.is_done
 
 
+def test_partition_of_which_both_sides_have_to_be_whole_is_shared_with_one_task_more_for_what_no_share_knows() -> None:
+    for sizes, number in (((30, 10, 20, 5), 0), ((1, 1, 3, 45), 1)):
+        plan = join(whole=(), apart=[(nothing, nothing)] * 2, partition_bytes=20, partition_count=1)
+        told = Told(plan, cpus=9.0)
+        started: list[StartTask] = []
+        for task, size in enumerate(sizes, 1):
+            started += of(StartTask, told.made(task, rows=size, size_bytes=size) + told.ended(task))
+        pieces = [[[piece.size_bytes for piece in some] for some in one.pieces] for one in started]
+        rest = [[30, 10, 20], [5]] if number == 0 else [[1, 1, 3], [45]]
+        shares = [[[30], [5]], [[10], [5]], [[20], [5]]] if number == 0 else [[[1, 1, 3], [22]], [[1, 1, 3], [23]]]
+        assert pieces == [*shares, rest]
+        assert [one.kind for one in started] == [*[events.SHARES[number]] * len(shares), events.RESTS[number]]
+        released = []
+        for one in started:
+            released += of(Release, told.ended(one.task))
+            told.machine.check()
+        assert {one.block for one in released[-4:]} == {1, 2, 3, 4}
+        assert told.machine.is_done
+
+
+def test_partitions_are_as_many_as_bytes_want_or_as_cpus_have_enough_to_do_for() -> None:
+    counts = {}
+    for parallelism, size in ((1, 100), (4, 10), (4, 40), (4, 100), (4, 700)):
+        told = Told(join(broadcast_bytes=0, parallelism=parallelism, bundle_bytes=MIB * 1_000), cpus=9.0)
+        for task in (1, 2, 3):
+            told.ended(task)
+        told.made(4, size_bytes=size * MIB)
+        told.ended(4)
+        counts[parallelism, size] = told.machine.runs[-1].count
+    assert counts == {(1, 100): 1, (4, 10): 1, (4, 40): 2, (4, 100): 4, (4, 700): 6}
+
+
 def test_side_that_is_not_small_is_divided() -> None:
     told = Told(join(broadcast_bytes=9, partition_bytes=20), cpus=9.0)
     for task in range(1, 5):
@@ -475,6 +507,43 @@ def test_zip_takes_equally_many_rows_and_fails_where_there_are_not() -> None:
     )
 
 
+def zipped(*counts: int, **options: Any) -> stages.Zip:
+    inputs = tuple(stages.Input(name="in", blocks=[BLOCK] * count) for count in counts)
+    return stages.Zip(inputs=inputs, combine=nothing, **options)
+
+
+BLOCK = stages.Block(None, stages.Metadata(1, 10))  # type: ignore[arg-type]  # nobody looks at it
+
+
+def test_zip_puts_small_blocks_together_and_each_cpu_gets_something() -> None:
+    for cpus, target, counts in ((1.0, 1_000, [50, 50]), (1.0, 300, [15] * 6 + [10]), (2.0, 1_000, [25] * 4)):
+        told = Told(zipped(100, 100, bundle_bytes=target), cpus=cpus)
+        started = of(StartTask, told.began)
+        while len(started) < len(counts):
+            started += of(StartTask, told.ended(len(started)))
+        rows = [[sum(piece.row_count for piece in some) for some in one.pieces] for one in started]
+        assert rows == [[count, count] for count in counts]
+        assert [piece.block for one in started for piece in one.pieces[1]] == [-1 - at - (1 << 32) for at in range(100)]
+
+
+def test_zip_waits_for_a_task_s_worth_unless_a_worker_is_idle_or_what_follows_goes_by_place() -> None:
+    for is_steady, first_counts, last_counts in ((False, [1], [1]), (True, [3], [2])):
+        inputs = (stages.Input(name="in", blocks=[BLOCK] * 5), read(1))
+        plan = stages.Zip(inputs=inputs, combine=nothing, bundle_bytes=60, is_steady=is_steady)
+        told = Told(plan, cpus=2.0)
+        started = [command for _ in range(5) for command in of(StartTask, told.made(1))]
+        assert [len(one.pieces[0]) for one in started] == first_counts
+        last = of(StartTask, told.ended(1))  # all is here: of four rows every CPU gets two tasks
+        assert [len(one.pieces[0]) for one in last] == last_counts
+
+
+def test_zip_gives_a_task_no_more_blocks_than_it_may_have_arguments() -> None:
+    first = stages.Input(name="in", blocks=[stages.Block(None, stages.Metadata(500, 10))] * 4)  # type: ignore[arg-type]
+    second = stages.Input(name="in", blocks=[BLOCK] * 2_000)
+    told = Told(stages.Zip(inputs=(first, second), combine=nothing, is_steady=True), cpus=9.0)
+    assert [[len(some) for some in one.pieces] for one in of(StartTask, told.began)] == [[2, 1_000]] * 2
+
+
 def test_union_gives_one_input_after_the_other() -> None:
     told = Told(stages.Union(inputs=(read(1), read(1))))
     assert of(Deliver, told.made(2)) == []
@@ -489,6 +558,21 @@ def test_equal_split_gives_each_as_many(rows: list[int]) -> None:
     commands += [command for task in range(1, len(rows) + 1) for command in told.ended(task)]
     counts = [sum(one.piece.row_count for one in of(Deliver, commands) if one.consumer == at) for at in range(2)]
     assert counts == [sum(rows) // 2] * 2
+
+
+def test_consumer_of_a_split_that_is_quick_is_given_more_ahead_and_one_that_becomes_slow_is_not() -> None:
+    told = Told(stages.Split(input=stages.Input(name="in", blocks=[BLOCK] * 1_000), count=2), cpus=1.0)
+    waiting = [[one.delivery for one in of(Deliver, told.began) if one.consumer == at] for at in range(2)]
+    at_s, most, seen = 0.0, 0, []
+    for pace_s in (0.0001, 1.0):
+        for _ in range(300):
+            at_s += pace_s
+            for one in of(Deliver, told.tell(Took(waiting[0].pop(0), at_s))):
+                waiting[one.consumer].append(one.delivery)
+            most = max(most, len(waiting[0]))
+        seen.append((most, len(waiting[0])))
+    assert seen == [(64, 64), (64, 2)]
+    assert len(waiting[1]) == 2  # it took nothing
 
 
 def test_blocks_of_a_split_go_to_whoever_takes() -> None:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import itertools
+from collections import Counter
 from typing import Any
 
 import kernel_tables
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umbel.data._blocks import hashing, joining
@@ -50,6 +52,37 @@ def pairs_of_tables(draw: st.DrawFn, pools: list[str]) -> tuple[pa.Table, pa.Tab
 
 
 PAYLOAD = pa.list_(pa.struct([("side", pa.string()), ("row", pa.int64())]))
+
+
+@settings(max_examples=60, deadline=None, database=None, derandomize=True)
+@given(
+    left=st.lists(st.sampled_from([None, 1, 2, 3, 4]), max_size=8),
+    right=st.lists(st.sampled_from([None, 1, 2, 3, 5]), max_size=8),
+    cuts=st.lists(st.integers(0, 8), max_size=3),
+)
+def test_full_outer_join_by_parts_of_one_side_has_the_rows_of_the_whole(
+    left: list[int | None], right: list[int | None], cuts: list[int]
+) -> None:
+    sides = [
+        pa.table({"k": pa.array(some, pa.int64()), name: range(len(some))})
+        for name, some in (("l", left), ("r", right))
+    ]
+    expected = joining.join(*sides, "full_outer", ["k"])
+    for divided, share, rest in ((0, "left_outer", "right_anti"), (1, "right_outer", "left_anti")):
+        bounds = [0, *sorted(min(cut, sides[divided].num_rows) for cut in cuts), sides[divided].num_rows]
+        found = []
+        for low, high in itertools.pairwise(bounds):
+            some = [*sides]
+            some[divided] = sides[divided].slice(low, high - low)
+            found += joining.joined(*some, "full_outer", ["k"], rows_max=2, part=share)
+        found += joining.joined(*sides, "full_outer", ["k"], rows_max=2, part=rest)
+        whole = pa.concat_tables(found)
+        assert whole.schema == expected.schema
+        if divided == 0:
+            assert whole.to_pylist() == expected.to_pylist()
+        assert Counter(map(str, whole.to_pylist())) == Counter(map(str, expected.to_pylist()))
+
+
 OUTER = ["inner", "left_outer", "right_outer", "full_outer"]
 ONE_SIDED = ["left_semi", "right_semi", "left_anti", "right_anti"]
 

@@ -183,6 +183,42 @@ def test_sides_that_may_be_whole_by_the_kind_of_join_and_what_is_known_of_their_
     assert exchange_of(small.join(large), broadcast_bytes=5).broadcast_bytes == 5
 
 
+def test_side_goes_whole_unless_the_other_is_known_to_be_too_small_for_an_index_on_every_cpu() -> None:
+    cases = {
+        (1, 1, 16): True,  # little to index, however many do
+        (16, 1, 16): True,
+        (17, 17, 2): False,
+        (40, 60, 2): False,
+        (40, 80, 2): True,
+        (40, 160, 4): False,
+        (40, 240, 4): True,
+        (64, 64, 1): True,  # one CPU makes one index either way
+        (64, None, 16): True,  # and the join streams
+        (None, 64, 16): True,
+    }
+    for (whole, other, cpu_count), expected in cases.items():
+        sizes = [None if size is None else size * stages.MIB for size in (whole, other)]
+        assert physical.should_go_whole(*sizes, cpu_count) == expected, (whole, other, cpu_count)
+
+
+def test_sides_in_memory_of_like_sizes_are_divided_and_what_is_filtered_is_measured_first() -> None:
+    table = pa.table({"id": pa.array(range(3_000_000), pa.int64())})  # 24 MB
+    one, other = data.from_arrow(table), data.from_arrow(table)
+    assert exchange_of(one.join(other), cpu_count=2).broadcast_bytes == 0
+    assert exchange_of(one.join(other), cpu_count=2).parallelism == 4
+    assert exchange_of(one.join(other), cpu_count=1).broadcast_bytes == 64 * stages.MIB
+    assert exchange_of(one.join(other.filter(expr=col("id") > 5)), cpu_count=2).broadcast_bytes == 64 * stages.MIB
+    assert exchange_of(one.join(other, broadcast=True), cpu_count=2).broadcast_bytes >= 1 << 62
+
+
+def test_number_of_partitions_is_that_of_a_join_that_is_divided_unless_a_side_is_to_go_whole() -> None:
+    small, large = data.range(10), data.range(100_000)
+    divided = exchange_of(large.join(small, num_partitions=3))
+    assert (divided.partition_count, divided.broadcast_bytes) == (3, 0)
+    assert exchange_of(large.join(small, num_partitions=3, broadcast=True)).broadcast_bytes >= 1 << 62
+    assert "goes whole" not in large.map(lambda row: row).join(small, num_partitions=3).explain()
+
+
 def test_what_travels_to_tasks_is_small_whatever_is_joined() -> None:
     """The operator had its inputs with it, and they the blocks that were in memory."""
     large = data.from_arrow(pa.table({"id": range(100_000)}))

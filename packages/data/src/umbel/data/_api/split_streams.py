@@ -6,6 +6,7 @@ has seen its end, has left, or has begun anew. No call waits for long: it comes 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -16,7 +17,7 @@ import pyarrow as pa
 
 import umbel
 from umbel import exceptions
-from umbel.data._engine import blocks_out, executor, stages
+from umbel.data._engine import blocks_out, executor, held, stages
 from umbel.data._plan import logical
 
 if TYPE_CHECKING:
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("umbel.data")
 
 TOLD_EVERY_S: Final = 10.0  # who waits says for whom: as often as a run says what it waits for
-RIGHT_BEHIND_S: Final = (
-    0.001  # about what a call costs: for so long it is worth waiting for one more small block to go with it
-)
-BURST_S: Final = 0.01  # and no longer for all of them
+BLOCKS_AT_ONCE_MAX: Final = 64  # small ones: so many in one call, and what a call costs is little beside them
 _WAITS, _HAS = "waits", "has"
 
 
@@ -98,14 +96,14 @@ class Coordinator:
             self._changed.notify_all()
 
     def next(self, consumer: int, epoch: int) -> tuple[str, Any]:
-        """The next block, or several small ones; None behind the last one."""
+        """The next blocks: one, or several small ones that are there; None behind the last one."""
         with self._changed:
             if epoch != self._epoch or consumer in self._ended:
                 return _HAS, None
             stream = self._streams[consumer]
             self._asking.add(consumer)
         try:
-            found = _burst(stream)
+            view = stream.next_view(TOLD_EVERY_S)
         except TimeoutError as error:
             if isinstance(error, exceptions.UmbelError):  # of a user's function
                 raise
@@ -114,12 +112,12 @@ class Coordinator:
             with self._changed:
                 self._asking.discard(consumer)
                 self._asked_s[consumer] = time.monotonic()
-        if not found:
+        if view is None:
             with self._changed:
                 if epoch == self._epoch:
                     self._end(consumer)
             return _HAS, None
-        return _HAS, found
+        return _HAS, [_sent(one) for one in itertools.islice(_with_more(view, stream), BLOCKS_AT_ONCE_MAX)]
 
     def _missing(self) -> list[int]:
         """Consumers who take nothing, so that those who are to get as much as they have to wait."""
@@ -137,28 +135,26 @@ class Coordinator:
         return self._dataset.stats()
 
 
-def _burst(stream: executor.Stream) -> list[Any]:
-    """Of the next block, and of small ones that come right behind it, what is sent for each; nothing behind the last one."""
-    found: list[Any] = []
-    size_bytes, began_s = 0, time.monotonic()
-    while not found or (size_bytes < blocks_out.INLINE_BYTES and time.monotonic() - began_s < BURST_S):
+def _with_more(view: held.View, stream: executor.Stream) -> Iterator[held.View]:
+    """With what has come behind it, as long as all of it is small: a call for each block would cost more than they do."""
+    size_bytes = 0
+    more: held.View | None = view
+    while more is not None:
+        yield more
+        size_bytes += more.size_bytes
+        if size_bytes > blocks_out.INLINE_BYTES:
+            return
         try:
-            view = stream.next_view(TOLD_EVERY_S if not found else RIGHT_BEHIND_S)
-        except Exception:
-            if found:  # whoever asks again hears of it
-                break
-            raise
-        if view is None:
-            break
-        size_bytes += view.size_bytes
-        if view.size_bytes > blocks_out.INLINE_BYTES:
-            block: stages.Block = view.block()
-            found.append(umbel.put(block.value) if isinstance(block.value, pa.Table) else block.value)
-        else:
-            found.append(blocks_out.pack(view.table()))
-            if len(found) == 1:
-                began_s = time.monotonic()
-    return found
+            more = stream.next_view(0.0)
+        except Exception:  # nothing is there; or the run has failed, which the next call is told again
+            return
+
+
+def _sent(view: held.View) -> Any:
+    if view.size_bytes <= blocks_out.INLINE_BYTES:
+        return blocks_out.pack(view.table())
+    block: stages.Block = view.block()
+    return umbel.put(block.value) if isinstance(block.value, pa.Table) else block.value
 
 
 class SplitSource:

@@ -80,9 +80,14 @@ def joined(
     left_suffix: str | None = None,
     right_suffix: str | None = None,
     rows_max: int | None = None,
+    part: How | None = None,
 ) -> Iterator[pa.Table]:
     """The same in tables of about so many rows, each made when it is asked for: many rows with one key on both sides make more
-    pairs than there is memory for. One table at least."""
+    pairs than there is memory for. One table at least.
+
+    part: of a full outer join, only those of its rows that a left or right outer join has, or those without a partner that an
+    anti join has.
+    """
     if how not in HOWS:
         raise ValueError(f"how must be one of {', '.join(map(repr, HOWS))}, got {how!r}")
     names = list(left_on)
@@ -97,12 +102,19 @@ def joined(
         yield columns.taken(left if is_left else right, rows)
         return
     matches = _matched(left_keys, right_keys)
-    bounds = matches.bounds(rows_max)
+    wanted = part or how
+    bounds = matches.bounds(None if wanted.endswith("_anti") else rows_max)
     for low, high in itertools.pairwise(bounds):
-        left_rows, right_rows = matches.pairs(low, high)
-        if how in ("left_outer", "full_outer"):
+        if wanted.endswith("_anti"):
+            left_rows = right_rows = np.zeros(0, np.int64)
+        else:
+            left_rows, right_rows = matches.pairs(low, high)
+        if wanted in ("left_outer", "full_outer"):
             left_rows, right_rows = _with_alone(matches.partners[low:high], right_rows)
-        if how in ("right_outer", "full_outer") and high == bounds[-1]:
+        elif wanted == "left_anti":
+            left_rows = np.flatnonzero(matches.partners[low:high] == 0)
+            right_rows = np.full(len(left_rows), -1, np.int64)
+        if wanted in ("right_outer", "full_outer", "right_anti") and high == bounds[-1]:
             alone = np.flatnonzero(~matches.has_left)
             left_rows = np.concatenate([left_rows, np.full(len(alone), -1, np.int64)])
             right_rows = np.concatenate([right_rows, alone])

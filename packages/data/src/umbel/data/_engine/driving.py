@@ -271,6 +271,10 @@ class DrivenRun:
                 reader.pending = item
             else:
                 self._made(reader, item, held.Held(ref, item, self._metadata(reader, item)))
+        elif kind == work.SHARDS:
+            for row_count, size_bytes, packed, told in item[1]:
+                metadata = stages.Metadata(row_count, size_bytes, None, reader.input_files)
+                self._made(reader, (kind, row_count, size_bytes, told), held.Held.of_bytes(packed, metadata))
         elif kind == work.VALUE:
             self._made(reader, (kind, 1, 0), held.Held(ref, item, stages.Metadata(1, 0)))
         elif reader.command is None:
@@ -318,7 +322,7 @@ class DrivenRun:
 
     def _schemas_of_shards(self, command: events.StartTask) -> tuple[tuple[pa.Schema, ...], ...]:
         """Of a partition, for `work.Call.schemas`: in the order of the tasks, and so the same in each run."""
-        seen = self._shard_schemas.get(command.stage, {}) if command.kind == events.REDUCE else {}
+        seen = self._shard_schemas.get(command.stage, {}) if command.kind in events.REDUCING else {}
         if all(len(some) < 2 for some in seen.values()):
             return ()
         ordered = [sorted(seen.get(number, []), key=lambda one: one[0]) for number in range(len(command.pieces))]
@@ -428,17 +432,20 @@ class DrivenRun:
                 block = self._blocks[piece.block]
                 values.append(block.argument())
                 files.update(dict.fromkeys(block.metadata.input_files))
-        part = code.parts[command.number] if command.kind == events.READ else None
+        read, own_files = None, tuple(files)
+        if command.kind == events.READ:
+            part = code.parts[command.number]
+            read, own_files = part.read, part.input_files
         call = work.Call(
-            command.kind, command.number, tuple(slices), command.skipped_blocks, command.partition_count, part,
-            (part.input_files if part is not None else tuple(files))[: held.FILES_MAX], self._schemas_of_shards(command),
+            command.kind, command.number, tuple(slices), command.skipped_blocks, command.partition_count, read,
+            own_files[: held.FILES_MAX], self._schemas_of_shards(command),
         )  # fmt: skip
         if command.kind == events.PARTITION:
             values.insert(0, self._boundaries.get(command.stage))
         if command.actor is not None:
-            generator = self._actors[command.actor].run.remote(call, *values)
+            generator = self._actors[command.actor].run.remote(call.plain(), *values)
         else:
-            generator = self._function(command.stage, has_cpus=command.has_cpus).remote(call, *values)
+            generator = self._function(command.stage, has_cpus=command.has_cpus).remote(call.plain(), *values)
         reader = Reader(generator, command)
         reader.input_files = call.input_files
         self._readers[command.task, command.attempt] = reader

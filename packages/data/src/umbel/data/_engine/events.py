@@ -14,8 +14,11 @@ MAP = "map"  # of `Write` too
 SAMPLE = "sample"
 PARTITION = "partition"
 REDUCE = "reduce"
+SHARES = ("share of the first", "share of the second")  # of a partition whose inputs both have to be whole
+RESTS = ("rest of the first", "rest of the second")  # what these leave: see `stages.Exchange.apart`
+REDUCING = (REDUCE, *SHARES, *RESTS)
 ZIP = "zip"
-MAKING = (READ, MAP, ZIP, REDUCE)  # of a stage's own blocks
+MAKING = (READ, MAP, ZIP, *REDUCING)  # of a stage's own blocks
 
 
 class Piece(NamedTuple):

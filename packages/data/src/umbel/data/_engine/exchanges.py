@@ -144,9 +144,11 @@ class ExchangeRun(runs.Run):
             size_bytes, part = self._foreseen()
             if size_bytes < PARTITIONS_SEEN * stage.partition_bytes or part < PROGRESS_MIN:
                 return None
-        count: int = -(-int(size_bytes / part) // stage.partition_bytes)
+        total = int(size_bytes / part)
+        for_cpus = min(stage.parallelism, total // stages.PARTITION_BYTES_MIN)
+        count: int = max(1, -(-total // stage.partition_bytes), for_cpus)
         most: int = stage.partition_count_max
-        return min(most, max(1, count))
+        return min(most, count)
 
     def _foreseen(self) -> tuple[int, float]:
         """So many bytes are this part of all that will come. Of a read, by its parts that are here as a whole, and of nothing
@@ -232,7 +234,7 @@ class ExchangeRun(runs.Run):
         if whole.input_bytes < LARGE_PARTITIONS * self.stage.partition_bytes:
             return [whole]
         sizes = [runs.total_bytes(some) for some in pieces]
-        dividable = [1 - number for number in self.stage.whole]
+        dividable = range(len(self.stage.apart)) or [1 - number for number in self.stage.whole]
         number = max(dividable, key=sizes.__getitem__, default=None)
         if number is None:
             return [whole]
@@ -245,6 +247,9 @@ class ExchangeRun(runs.Run):
             share = (*pieces[:number], tuple(waiting.popleft() for _ in range(count)), *pieces[number + 1 :])
             plans.append(whole._replace(pieces=share, input_bytes=_bytes_of(share)))
         self._shared = number
+        if self.stage.apart:
+            plans = [plan._replace(kind=events.SHARES[number]) for plan in plans]
+            plans.append(whole._replace(kind=events.RESTS[number]))
         return plans or [whole]
 
     def _is_divided(self) -> bool:
@@ -308,8 +313,10 @@ class ExchangeRun(runs.Run):
         """What it is made of is kept by its tasks and by `_shares` from now on."""
         self._next_partition += 1
         for part in self._cut_off:
-            self.services.ledger.need([part])
-            self.services.ledger.park(part)
+            self._keep(part)
+        if len(self._shares) > 1 and self.stage.apart:
+            for piece in self._shares[-1].pieces[self._shared]:  # the last one has all of them once more
+                self._keep(piece)
         if self.count == 1:
             for edge in self.edges:
                 while edge.pieces:
@@ -323,6 +330,11 @@ class ExchangeRun(runs.Run):
                     ledger.unpark(shards[partition])
                     ledger.let_go([shards[partition]])
 
+    def _keep(self, piece: Piece) -> None:
+        """For one more task."""
+        self.services.ledger.need([piece])
+        self.services.ledger.park(piece)
+
     def parked_bytes(self, plan: runs.Plan) -> int:
         if plan.kind == events.SAMPLE:
             return 0
@@ -331,10 +343,10 @@ class ExchangeRun(runs.Run):
         return 0 if self.tasks else runs.total_bytes(plan.pieces[self.whole])
 
     def is_paced(self, plan: runs.Plan) -> bool:
-        return plan.kind == events.REDUCE
+        return plan.kind in events.REDUCING
 
     def opens(self, task: runs.Task) -> None:
-        if task.plan.kind == events.REDUCE:
+        if task.plan.kind in events.REDUCING:
             self.order.open(task.id)
         elif task.plan.kind == events.SAMPLE:
             self._sample_tasks.append(task.id)
@@ -342,7 +354,7 @@ class ExchangeRun(runs.Run):
             self._made[task.id] = []
 
     def made(self, task: runs.Task, piece: Piece) -> None:
-        if task.plan.kind == events.REDUCE:
+        if task.plan.kind in events.REDUCING:
             self.order.add(task.id, piece)
         elif task.plan.kind == events.SAMPLE:
             self.services.ledger.let_go([piece])
@@ -351,7 +363,7 @@ class ExchangeRun(runs.Run):
             self.services.ledger.park(piece)
 
     def ended(self, task: runs.Task) -> None:
-        if task.plan.kind == events.REDUCE:
+        if task.plan.kind in events.REDUCING:
             self.order.end(task.id)
         elif task.plan.kind == events.SAMPLE:
             is_last = not self._to_sample and all(one.plan.kind != events.SAMPLE for one in self._unfinished(task))

@@ -32,6 +32,13 @@ class Held:
         made.table = None if is_ref else block.value
         return made
 
+    @classmethod
+    def of_bytes(cls, packed: bytes, metadata: stages.Metadata) -> Held:
+        """Of a small one that came with others."""
+        made = cls(None, None, metadata)
+        made._packed = packed
+        return made
+
     def argument(self) -> Any:
         """What a task is given for it: bytes of a small table, else a reference."""
         if self.ref is not None:
@@ -49,6 +56,8 @@ class Held:
             return self.table
         if self.item is not None:
             return blocks_out.unpack(self.item)
+        if self._packed is not None:
+            return blocks_out.unpack(self._packed)
         try:
             return blocks_out.unpack(umbel.get(self.ref))
         except GONE as error:

@@ -278,13 +278,22 @@ class _Plan:
             raise ValueError(f"zip() takes datasets with equally many rows, got {named}; use join() for others")
         if not all(inputs):
             return
-        whole = [work.whole(some) for some in inputs[1:]]
+        edges, ledger, ids = [flow.Edge() for _ in inputs], flow.Ledger(), itertools.count()
+        for edge, some in zip(edges, inputs, strict=True):
+            for number, table in zip(ids, some, strict=False):
+                ledger.enter(number, 0)
+                edge.push(Piece(number, 0, table.num_rows, table.nbytes))
+        whole = [work.whole(some) for some in inputs]
         at = 0
-        with_rows = [table for table in inputs[0] if table.num_rows] or inputs[0][:1]
-        for number, table in enumerate(with_rows):
-            some = [table, *(one.slice(at, table.num_rows) for one in whole)]
-            at += table.num_rows
-            yield self.guarded(stage, events.ZIP, number, functools.partial(stage.combine, some))
+        for number in itertools.count():
+            row_count, _ = runs.rows_side_by_side(edges, stage.bundle_bytes)
+            if not row_count and number:
+                return
+            beside = [one.slice(at, row_count) for one in whole]
+            at += row_count
+            yield self.guarded(stage, events.ZIP, number, functools.partial(stage.combine, beside))
+            for edge in edges:
+                edge.take_rows(row_count, ledger)
 
 
 def _bundles(

@@ -93,8 +93,11 @@ def code_of(stage: stages.Stage) -> work.Code:
     if isinstance(stage, stages.Zip):
         return work.Code(stage.name, events.ZIP, combine=stage.combine)
     if isinstance(stage, stages.Exchange):
+        reduce = {events.REDUCE: stage.reduce}
+        for number, (share, rest) in enumerate(stage.apart):
+            reduce |= {events.SHARES[number]: share, events.RESTS[number]: rest}
         return work.Code(
-            stage.name, events.REDUCE, sample=stage.sample, partition=tuple(stage.partition), reduce=stage.reduce,
+            stage.name, events.REDUCE, sample=stage.sample, partition=tuple(stage.partition), reduce=reduce,
             block_bytes=stage.block_bytes,
         )  # fmt: skip
     raise TypeError(f"{type(stage).__name__} has no tasks")

@@ -395,7 +395,7 @@ def bundled(pieces: Sequence[Piece] | deque[Piece], target: int, row_target: int
 
 
 class ZipRun(Run):
-    """A task for each block of the first input, with as many rows of the others."""
+    """Tasks get blocks of the first input, several small ones together as those of a map do, and as many rows of the others."""
 
     def __init__(self, index: int, stage: stages.Zip, services: Services) -> None:
         super().__init__(index, stage, services)
@@ -417,19 +417,34 @@ class ZipRun(Run):
         edges = self.edges
         if not all(edge.pieces for edge in edges):
             return None
-        row_count = edges[0].pieces[0].row_count
-        if not row_count:
-            is_all = all(edge.is_complete and not edge.row_count for edge in edges)
-            if not is_all or self._task_count:
+        is_complete = all(edge.is_complete for edge in edges)
+        row_count = 0
+        if any(edge.row_count for edge in edges):
+            row_count = self._bundle(free_count, slot_count, is_complete=is_complete)
+            if not row_count:
                 return None
-        elif any(edge.row_count < row_count for edge in edges[1:]):
-            return None
+        elif not is_complete or self._task_count:
+            return None  # nothing of nothing, once, for its schema
         pieces = tuple(tuple(_first_rows(edge.pieces, row_count)) for edge in edges)
         return Plan(events.ZIP, pieces[0][0].number, pieces, sum(map(total_bytes, pieces)))
 
+    def _bundle(self, free_count: int, slot_count: int, *, is_complete: bool) -> int:
+        """How many rows the next task gets; 0 if it should wait for more."""
+        edges, is_steady = self.edges, self.stage.is_steady
+        target: int = self.stage.bundle_bytes
+        is_urgent = not is_steady and (is_complete or self.has_nothing_to_do(events.ZIP, free_count))
+        if is_complete and not is_steady:
+            each = sum(edge.received_bytes for edge in edges) // (TASKS_PER_SLOT * max(1, slot_count))
+            target = min(target, each)
+        is_little = sum(edge.size_bytes for edge in edges) < target and len(edges[0].pieces) < BUNDLE_PIECES_MAX
+        if is_little and not is_complete and not is_urgent:  # without looking at each
+            return 0
+        row_count, is_full = rows_side_by_side(edges, target)
+        return row_count if is_full or is_complete or is_urgent else 0
+
     def take(self, plan: Plan) -> None:
         self._task_count += 1
-        row_count = plan.pieces[0][0].row_count
+        row_count = sum(piece.row_count for piece in plan.pieces[0])
         for edge in self.edges:
             if not row_count:
                 edge.pop()
@@ -445,6 +460,50 @@ class ZipRun(Run):
 
     def needed_edges(self) -> list[int]:
         return [index for index in self.input_order() if not self.edges[index].is_complete][:1]
+
+
+def rows_side_by_side(edges: Sequence[flow.Edge], target: int) -> tuple[int, bool]:
+    """How many rows the next task of a zip gets: whole blocks of the first input that have so many bytes together with what lies
+    beside them, of which there must be enough here. And whether more would be too much."""
+    first, *others = edges
+    available = min((edge.row_count for edge in others), default=first.row_count)
+    beside = [_Beside(edge.pieces) for edge in others]
+    row_count = size_bytes = 0
+    for count, piece in enumerate(first.pieces):
+        if row_count + piece.row_count > available:
+            return row_count, False
+        added = piece.size_bytes + sum(one.next_bytes(piece.row_count) for one in beside)
+        is_too_many = max((count + 1, *(one.piece_count for one in beside))) > BUNDLE_PIECES_MAX
+        if row_count and (size_bytes + added > target or is_too_many):
+            return row_count, True
+        row_count += piece.row_count
+        size_bytes += added
+        if row_count and size_bytes >= target:
+            return row_count, True
+    return row_count, False
+
+
+class _Beside:
+    """How many bytes lie beside rows that follow one another."""
+
+    def __init__(self, pieces: Iterable[Piece]) -> None:
+        self._pieces = iter(pieces)
+        self._left_rows = 0  # of the current one
+        self._row_bytes = 0.0
+        self.piece_count = 0
+
+    def next_bytes(self, row_count: int) -> int:
+        """Of so many rows more, of which there must be enough."""
+        size_bytes = 0.0
+        while row_count > self._left_rows:
+            size_bytes += self._left_rows * self._row_bytes
+            row_count -= self._left_rows
+            piece = next(self._pieces)
+            self._left_rows = piece.row_count
+            self._row_bytes = piece.size_bytes / max(1, piece.row_count)
+            self.piece_count += 1
+        self._left_rows -= row_count
+        return int(size_bytes + row_count * self._row_bytes)
 
 
 def _first_rows(pieces: Sequence[Piece] | deque[Piece], row_count: int) -> list[Piece]:

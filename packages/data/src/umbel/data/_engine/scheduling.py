@@ -90,8 +90,10 @@ class Machine:
         if self.is_done:
             self._apply_late(event)
         else:
+            task = self.assignments.tasks.get(event.task) if isinstance(event, events.BlockMade) else None
             self._handlers[type(event)](self, event)
-            if not self.is_done:
+            # A shard is put aside, and lets nothing begin before its task has ended: of these there may be millions.
+            if not self.is_done and (task is None or task.plan.kind != events.PARTITION):
                 self._pump()
         self.held_bytes_max = max(self.held_bytes_max, self.ledger.held_bytes)
         self.parked_bytes_max = max(self.parked_bytes_max, self.ledger.parked_bytes)
@@ -237,7 +239,7 @@ class Machine:
         self.ledger.let_go([piece])
         last = self.runs[-1]
         if isinstance(last, splits.SplitRun):
-            last.taken(consumer)
+            last.taken(consumer, event.at_s)
             self._close_if_exhausted(last)
 
     def _on_consumer_done(self, event: events.ConsumerDone) -> None:

@@ -6,6 +6,8 @@ from umbel.data._engine import flow, runs, stages
 from umbel.data._engine.events import Piece
 
 DELIVERIES_AHEAD = 2  # to a consumer that has not taken them: one to work on, one that comes meanwhile
+DELIVERIES_AHEAD_MAX = 64  # to one that takes as many within AHEAD_S; then others hardly wait for what it has
+AHEAD_S = 0.02  # some times what it takes to ask for blocks from another process
 
 
 class SplitRun(runs.Run):
@@ -17,6 +19,9 @@ class SplitRun(runs.Run):
         super().__init__(index, stage, services)
         self.rows = [0] * stage.count  # that each has got
         self.waiting = [0] * stage.count  # deliveries that each has not taken
+        self._ahead = [DELIVERIES_AHEAD] * stage.count  # how many these may be
+        self._taken = [0] * stage.count  # since the time from which on it is looked how quick each is
+        self._since_s = [0.0] * stage.count
         self.is_done = [False] * stage.count
         self._kept: flow.Edge = flow.Edge()
 
@@ -26,8 +31,15 @@ class SplitRun(runs.Run):
         else:
             self._serve()
 
-    def taken(self, consumer: int) -> None:
+    def taken(self, consumer: int, at_s: float) -> None:
         self.waiting[consumer] -= 1
+        self._taken[consumer] += 1
+        ahead = self._ahead[consumer]
+        if self._taken[consumer] >= ahead:
+            passed_s = max(at_s - self._since_s[consumer], AHEAD_S / DELIVERIES_AHEAD_MAX)
+            most = min(DELIVERIES_AHEAD_MAX, 2 * ahead)
+            self._ahead[consumer] = min(most, max(DELIVERIES_AHEAD, int(ahead * AHEAD_S / passed_s)))
+            self._taken[consumer], self._since_s[consumer] = 0, at_s
         self.advance()
 
     def done(self, consumer: int) -> None:
@@ -41,7 +53,7 @@ class SplitRun(runs.Run):
             asking = [
                 (self.waiting[one], self.rows[one], one)
                 for one in range(self.stage.count)
-                if not self.is_done[one] and self.waiting[one] < DELIVERIES_AHEAD
+                if not self.is_done[one] and self.waiting[one] < self._ahead[one]
             ]
             if not asking:
                 return

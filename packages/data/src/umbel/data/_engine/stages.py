@@ -24,9 +24,16 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 
+# A partition has so much at least where a number of CPUs asks for several: dividing costs about as much as two or three tasks.
+PARTITION_BYTES_MIN = 16 * MIB
+
 Transform = Callable[[Iterator[pa.Table]], Iterable[pa.Table]]
 """Takes the blocks of one task in order, and gives what becomes of them. Lazy: it draws the next block when it wants it.
 `task_context.current()` tells it which block it has drawn."""
+
+
+Reduce = Callable[[int, Sequence[Sequence["pa.Table"]]], Iterable["pa.Table"]]
+"""`(partition, for each input its tables in order) -> tables`."""
 
 
 @dataclass(frozen=True)
@@ -240,14 +247,18 @@ class Exchange:
     """Rows go where their partition is put together: group-bys, joins, sorts, shuffles, repartitions.
 
     partition: one for each input (one or two), `(table, partition_count, boundaries) -> partition_count tables`.
-    reduce: `(partition, for each input its tables in order) -> tables`; called once for each partition, also for an empty
-    one. partition_count: None to take one for each `partition_bytes` of what comes in, as measured; with one, nothing is
-    partitioned and `reduce` gets the inputs' blocks themselves.
+    reduce: called once for each partition, also for an empty one. partition_count: None to take one for each `partition_bytes`
+    of what comes in, as measured; with one, nothing is partitioned and `reduce` gets the inputs' blocks themselves. parallelism:
+    without a count, so many at least, as far as each has `PARTITION_BYTES_MIN`.
     whole: of two inputs the numbers of those that may be given whole to several tasks, which share the other one, as the right
     side of a left join may. The first one that turns out to have at most `broadcast_bytes` is: then nothing is divided, and
     `reduce` is called for some blocks of the other at a time, in order, with all of this one. And a partition that has become
     much larger than `partition_bytes` is shared by several calls of `reduce`, each with all of one input. broadcast_bytes: 0
-    to divide in any case. is_steady: then tasks are the same in every run, as those of a `Map`.
+    to divide in any case.
+    apart: of a join that needs both whole, two functions for each input, which make of a large partition what `reduce` would: the
+    first is called for some rows of that input at a time with all of the other, then the second once with all of both, for what
+    none of those calls could know.
+    is_steady: then tasks are the same in every run, as those of a `Map`.
     sample, boundaries: for partitions by range. `sample(table)` is taken of every block of the first input, where it is made
     if a task makes it, then `boundaries(samples, partition_count)` in the calling process makes what `partition` gets; without,
     that is None. With boundaries and no sample, these are made of how many rows each block of the first input has.
@@ -257,11 +268,13 @@ class Exchange:
     name: str
     inputs: tuple[Stage, ...]
     partition: Sequence[Callable[[pa.Table, int, Any], Iterable[pa.Table]]]
-    reduce: Callable[[int, Sequence[Sequence[pa.Table]]], Iterable[pa.Table]]
+    reduce: Reduce
     partition_count: int | None = None
     partition_bytes: int = 128 * MIB
     partition_count_max: int = 1_000
+    parallelism: int = 1
     whole: tuple[int, ...] = ()
+    apart: Sequence[tuple[Reduce, Reduce]] = ()
     is_steady: bool = False
     broadcast_bytes: int = 64 * MIB
     sample: Callable[[pa.Table], Any] | None = None
@@ -308,12 +321,15 @@ class Mix:
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Zip:
     """Rows of two or more inputs side by side: `combine` gets tables with as many rows each. Inputs that turn out not to have
-    equally many rows end the run with ValueError."""
+    equally many rows end the run with ValueError. A task takes blocks of the first input until these and what lies beside them
+    have `bundle_bytes`; `is_steady` as of a `Map`."""
 
     inputs: tuple[Stage, ...]
     combine: Callable[[Sequence[pa.Table]], pa.Table]
     name: str = "Zip"
     resources: Resources = Resources()
+    bundle_bytes: int = Map.bundle_bytes
+    is_steady: bool = False
     is_kernel: bool = True
 
 

@@ -8,10 +8,11 @@ item as well: to the runtime the task has done its work, and is not run again.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -20,13 +21,15 @@ from umbel.data._blocks import schemas
 from umbel.data._engine import blocks_out, events, failures, stages, task_context
 
 BLOCK = "block"  # rows, bytes, schema (None: as before), bytes of the table or None: the next item
+SHARDS = "shards"  # of a partition task, several small blocks: rows, bytes of the table, what it travels as, schema or None: as before
 VALUE = "value"  # what a write returned
 SAMPLE = "sample"
 LEFT_OUT = "left out"  # rows on which the user's function failed: how many by operator, tables of them; before the end
-END = "end"  # cost
+END = "end"  # what `events.Cost` has
 FAILED = "failed"  # the error
 READY = "ready"  # of an actor
 
+SHARD_BYTES_MAX = 8 << 10  # of one that is sent with others, and from the driver to whoever puts its partition together
 WINDOW_ITEMS = 4  # that a task is ahead of its reader: two blocks and their items
 
 
@@ -40,7 +43,7 @@ class Code(NamedTuple):
     write: Callable[[Iterator[pa.Table]], Any] | None = None
     sample: Callable[[pa.Table], Any] | None = None
     partition: tuple[Callable[[pa.Table, int, Any], Iterable[pa.Table]], ...] = ()
-    reduce: Callable[[int, Sequence[Sequence[pa.Table]]], Iterable[pa.Table]] | None = None
+    reduce: Mapping[str, stages.Reduce] | None = None  # by the kind of the task
     combine: Callable[[Sequence[pa.Table]], pa.Table] | None = None
     block_bytes: int = stages.Map.block_bytes
     merges: bool = False  # small blocks, before the transforms see them
@@ -60,23 +63,33 @@ class Slice(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One task. slices: for each input, of the blocks that follow as arguments, in order. part: of a read. schemas: of a
-    partition, for each input, of the shards of all partitions, if there are several: so that each gives the same types."""
+    """One task. slices: for each input, of the blocks that follow as arguments, in order. read: of a part. schemas: of a
+    partition, for each input, of the shards of all partitions, if there are several: so that each gives the same types. Travels
+    as a plain tuple: to pickle an object of a class of Python's takes as long as everything else that starting a task does."""
 
     kind: str
     number: int
     slices: tuple[tuple[Slice, ...], ...] = ()
     skipped_blocks: int = 0
     partition_count: int = 0
-    part: stages.ReadPart | None = None
+    read: Callable[[], Iterable[pa.Table]] | None = None
     input_files: tuple[str, ...] = ()
     schemas: tuple[tuple[pa.Schema, ...], ...] = ()
+
+    def plain(self) -> tuple[Any, ...]:
+        slices = tuple(tuple(map(tuple, some)) for some in self.slices)
+        return tuple(self._replace(slices=slices))  # type: ignore[arg-type]  # to be slices again
+
+    @classmethod
+    def of_plain(cls, plain: Sequence[Any]) -> Call:
+        call = cls(*plain)
+        return call._replace(slices=tuple(tuple(map(Slice._make, some)) for some in call.slices))
 
     def on(self) -> str:
         """In words."""
         if self.kind == events.READ:
             return f"part {self.number}"
-        if self.kind == events.REDUCE:
+        if self.kind in events.REDUCING:
             return f"partition {self.number}"
         numbers = [one.number for some in self.slices for one in some]
         rows = sum(one.row_count for some in self.slices for one in some)
@@ -138,7 +151,7 @@ def run(code: Code, call: Call, values: Sequence[Any], transforms: Sequence[stag
                 context.failed_counts,
                 [blocks_out.pack(table) for table in blocks_out.merged(context.failed)],
             )
-        yield END, events.Cost(time.perf_counter() - wall_s, time.process_time() - cpu_s, heap.most)
+        yield END, (time.perf_counter() - wall_s, time.process_time() - cpu_s, heap.most)
     except _OfSampleError as error:
         yield FAILED, failures.failure(error.error, stage=error.stage, on=f"what {code.stage} makes")
     except Exception as error:
@@ -162,20 +175,20 @@ def _items(
     if call.kind == events.PARTITION:
         boundaries, *values = values
         partition = code.partition[call.number]
-        together = getattr(
-            partition, "together", whole
-        )  # of states it is not the rows' schemas alone that have to unify
+        # Of states it is not the rows' schemas alone that have to unify.
+        together = getattr(partition, "together", whole)
         table = together(list(_tables(call.slices[0], values, context)))
         context.divided = [(one.number, one.row_count) for one in call.slices[0]]
         tables: Iterable[pa.Table] = partition(table, call.partition_count, boundaries)
         del table
-    elif call.kind == events.REDUCE and code.reduce is not None:
-        tables = blocks_out.blocks(code.reduce(call.number, _inputs(call, values, context)), code.block_bytes)
+    elif call.kind in events.REDUCING and code.reduce is not None:
+        reduced = code.reduce[call.kind](call.number, _inputs(call, values, context))
+        tables = blocks_out.blocks(reduced, code.block_bytes)
     elif call.kind == events.ZIP and code.combine is not None:
         tables = [code.combine([whole(list(some)) for some in _inputs(call, values, context)])]
     else:
         steps = code.transforms if transforms is None else transforms
-        source = _read(call, context) if call.part is not None else _tables(call.slices[0], values, context)
+        source = _read(call, context) if call.read is not None else _tables(call.slices[0], values, context)
         chain = chained(blocks_out.merged(source) if code.merges else source, steps)
         if code.write is not None:
             if not call.skipped_blocks:  # else what it returned is here, and writing again would be twice
@@ -184,7 +197,10 @@ def _items(
         tables = blocks_out.blocks(chain, code.block_bytes)
     if code.sampling is not None and call.kind in events.MAKING:
         tables = _sampled(tables, *code.sampling, samples)
-    yield from _sent(tables, call.skipped_blocks, heap)
+    if call.kind == events.PARTITION:
+        yield from _shards(tables, call.skipped_blocks, heap)
+    else:
+        yield from _sent(tables, call.skipped_blocks, heap)
 
 
 class _OfSampleError(Exception):
@@ -225,9 +241,31 @@ def _sent(tables: Iterable[pa.Table], skipped: int, heap: Heap) -> Iterator[Any]
         del table
 
 
+def _shards(tables: Iterable[pa.Table], skipped: int, heap: Heap) -> Iterator[Any]:
+    """As `_sent`, but small ones together: there may be a thousand of a task, and an item costs more than what is in them."""
+    waiting: list[tuple[int, int, bytes, pa.Schema | None]] = []
+    schema: pa.Schema | None = None
+    size_bytes = 0
+    for table in itertools.islice(tables, skipped, None):
+        is_small = table.nbytes <= SHARD_BYTES_MAX
+        if waiting and (not is_small or size_bytes > blocks_out.INLINE_BYTES):
+            yield SHARDS, waiting
+            waiting, size_bytes = [], 0
+        if is_small:
+            told = None if schema is not None and table.schema.equals(schema, check_metadata=True) else table.schema
+            schema = table.schema
+            waiting.append((table.num_rows, table.nbytes, blocks_out.to_bytes(table).to_pybytes(), told))
+            size_bytes += len(waiting[-1][2])
+        else:
+            yield from _sent([table], 0, heap)
+    heap.look()
+    if waiting:
+        yield SHARDS, waiting
+
+
 def _read(call: Call, context: task_context.TaskContext) -> Iterator[pa.Table]:
-    if call.part is not None:
-        for table in call.part.read():
+    if call.read is not None:
+        for table in call.read():
             context.draws(call.number)
             yield table
 
@@ -268,9 +306,9 @@ def _limit_threads() -> None:
 def task_of(code: Code) -> Callable[..., Iterator[Any]]:
     """The function of a stage's tasks. The code is a part of it, so that a worker loads it once."""
 
-    def dataset_task(call: Call, *values: Any) -> Iterator[Any]:
+    def dataset_task(call: tuple[Any, ...], *values: Any) -> Iterator[Any]:
         _limit_threads()
-        yield from run(code, call, values, None)
+        yield from run(code, Call.of_plain(call), values, None)
 
     return dataset_task
 
@@ -296,10 +334,10 @@ class DatasetActor:
                 self._transforms = made(self._code.transforms)
         return self._transforms
 
-    def run(self, call: Call, *values: Any) -> Iterator[Any]:
+    def run(self, call: tuple[Any, ...], *values: Any) -> Iterator[Any]:
         try:
             transforms = self._make()  # again, where the runtime has made a lost actor anew
         except Exception as error:
             yield FAILED, failures.failure(error, stage=self._code.stage, on="what its actors begin with")
             return
-        yield from run(self._code, call, values, transforms)
+        yield from run(self._code, Call.of_plain(call), values, transforms)

@@ -373,11 +373,13 @@ class Windowed:
 
 @dataclass(frozen=True, eq=False)
 class Joined:
-    """left, right: the schemas of the sides, as far as they are known, for where one has not even a block without rows."""
+    """left, right: the schemas of the sides, as far as they are known, for where one has not even a block without rows. part: of
+    the rows of a full outer join those that another kind of join has."""
 
     join: logical.Join
     left: pa.Schema | None = None
     right: pa.Schema | None = None
+    part: joining.How | None = None
 
     def __call__(self, _partition: int, parts: Sequence[Sequence[pa.Table]]) -> Iterable[pa.Table]:
         how: Any = self.join
@@ -385,7 +387,9 @@ class Joined:
         suffixes = {"left_suffix": how.left_suffix, "right_suffix": how.right_suffix}
         row_bytes = sum(side.nbytes / max(1, side.num_rows) for side in (left, right))
         rows_max = max(1, int(JOINED_BYTES / max(1.0, row_bytes)))
-        return joining.joined(left, right, how.how, how.left_on, how.right_on, rows_max=rows_max, **suffixes)
+        return joining.joined(
+            left, right, how.how, how.left_on, how.right_on, rows_max=rows_max, part=self.part, **suffixes
+        )
 
 
 def _sides(

@@ -281,6 +281,13 @@ WHOLE_SIDES: Mapping[str, tuple[int, ...]] = {
     "full_outer": (),
 }
 
+# Of a kind that has no such side, for each side that is divided all the same: of which kinds of joins its rows are that each task
+# can tell with a part of this side and all of the other, and those that take all of both.
+APART: Mapping[str, tuple[tuple[Any, Any], ...]] = {
+    how: (("left_outer", "right_anti"), ("right_outer", "left_anti")) if not sides else ()
+    for how, sides in WHOLE_SIDES.items()
+}
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Join(Node):

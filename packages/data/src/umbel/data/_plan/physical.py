@@ -24,6 +24,9 @@ from umbel.data._sinks import base as sinks
 if TYPE_CHECKING:
     import pyarrow as pa
 
+INDEXED_BYTES = 16 * stages.MIB  # an index of these takes a tenth of a second
+DIVIDED_PER_INDEXED = 1.75  # measured, see docs/design/0046
+TASKS_PER_CPU = 2  # into which a join is divided: one is never as long as another
 FEW_BLOCKS = 64  # of a side of a join: as many arguments of each task, which cost less than one more stage
 
 
@@ -31,14 +34,15 @@ FEW_BLOCKS = 64  # of a side of a join: as many arguments of each task, which co
 class Sizes:
     """block_bytes: at which a block ends. partition_bytes: of what one reduction gets. broadcast_bytes: of a side
     of a join that goes to every task, 0 for none. parallelism: tasks that a read is divided into at least, where it is large
-    enough, as each is to have part_bytes_min. epoch: how many runs of the dataset there were before. retried_errors: after
-    which a read is tried again. keeps_order: as in `reports.RunOptions`."""
+    enough, as each is to have part_bytes_min. cpu_count: of the cluster. epoch: how many runs of the dataset there were before.
+    retried_errors: after which a read is tried again. keeps_order: as in `reports.RunOptions`."""
 
     block_bytes: int = 128 * stages.MIB
     partition_bytes: int = 128 * stages.MIB
     broadcast_bytes: int = 64 * stages.MIB
     parallelism: int = 2
     part_bytes_min: int = 0
+    cpu_count: int = 1
     epoch: int = 0
     retried_errors: tuple[str, ...] = ()
     keeps_order: bool = True
@@ -206,7 +210,7 @@ def _steadied(last: stages.Stage) -> stages.Stage:
     """The same stages with blocks that are cut alike in every run, as what is random goes by their numbers."""
 
     def change(stage: stages.Stage) -> dict[str, Any]:
-        return {"is_steady": True} if isinstance(stage, stages.Map | stages.Exchange) else {}
+        return {"is_steady": True} if isinstance(stage, stages.Map | stages.Exchange | stages.Zip) else {}
 
     return stages.changed(last, change)
 
@@ -485,15 +489,25 @@ def _(node: logical.Join, planner: _Planner) -> stages.Stage:
     if len(whole) > 1 and node.is_broadcast is None:
         sizes = [estimated_bytes(one) for one in inputs]
         whole = tuple(sorted(whole, key=lambda side: (sizes[side] is None, sizes[side] or 0)))
-    limit = _broadcast_bytes(node.is_broadcast, planner)
+    is_broadcast = node.is_broadcast
+    if is_broadcast is None and node.partition_count is not None:
+        is_broadcast = False  # who says into how many partitions wants it divided
+    if is_broadcast is None and whole:
+        known = [known_bytes(one) for one in inputs]
+        is_worth_it = should_go_whole(known[whole[0]], known[1 - whole[0]], planner.sizes.cpu_count)
+        is_broadcast = None if is_worth_it else False
+    limit = _broadcast_bytes(is_broadcast, planner)
     if whole:
         inputs[whole[0]] = _in_few_blocks(inputs[whole[0]], limit)
+    joined = kernels.Joined(_alone(node), *map(schemas.of, node.inputs))
     return planner.exchange(
         node.name,
         inputs,
         [kernels.ByHash(node.left_on), kernels.ByHash(node.right_on)],
-        kernels.Joined(_alone(node), *map(schemas.of, node.inputs)),
+        joined,
+        apart=[tuple(dataclasses.replace(joined, part=part) for part in parts) for parts in logical.APART[node.how]],
         partition_count=node.partition_count,
+        parallelism=TASKS_PER_CPU * planner.sizes.cpu_count,
         whole=whole[:1] if node.is_broadcast else whole,
         resources=node.resources,
         broadcast_bytes=limit,
@@ -509,6 +523,23 @@ def _broadcast_bytes(is_broadcast: bool | None, planner: _Planner) -> int:
     if is_broadcast is None:
         return planner.sizes.broadcast_bytes
     return sys.maxsize if is_broadcast else 0
+
+
+def should_go_whole(whole_bytes: int | None, other_bytes: int | None, cpu_count: int) -> bool:
+    """Whether a side of a join that is small enough to go whole to every task should.
+
+    Then every CPU makes an index of all of it. The other way, both are divided and each CPU has its part of the index; to index a
+    byte takes as long as to divide `DIVIDED_PER_INDEXED`. So it should unless the other side is known to be too small for so many
+    indexes; and always if there is little to index."""
+    if whole_bytes is None or other_bytes is None or whole_bytes <= INDEXED_BYTES:
+        return True
+    return other_bytes >= DIVIDED_PER_INDEXED * (cpu_count - 1) * whole_bytes
+
+
+def known_bytes(stage: stages.Stage) -> int | None:
+    """Of what a stage makes, where nothing is left out of it or computed; None where it is not known."""
+    is_plain = isinstance(stage, stages.Input) or (isinstance(stage, stages.Read) and not stage.transforms)
+    return estimated_bytes(stage) if is_plain else None
 
 
 def _in_few_blocks(stage: stages.Stage, limit_bytes: int) -> stages.Stage:

@@ -257,6 +257,7 @@ def staged(
         partition_bytes=context.target_shuffle_block_size,
         broadcast_bytes=context.broadcast_bytes_max,
         parallelism=wanted,
+        cpu_count=_cpu_count(),
         epoch=epoch,
     )
     return physical.stage_of(last, made)
