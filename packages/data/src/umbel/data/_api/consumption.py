@@ -314,11 +314,13 @@ class Consumption:
 
     def to_numpy_refs(self, *, column: str | None = None) -> list[Any]:
         """References to the blocks, as dictionaries of arrays; of one column, as an array."""
-        if column is not None:
-            plan_schemas.check_columns(
-                [column], schemas.EMPTY if (found := self.schema()) is None else found.base_schema
-            )
-        return references.of_blocks(self._run().blocks(), "numpy", column=column)
+        known = plan_schemas.of(self._node)
+        if column is not None and known is not None:
+            plan_schemas.check_columns([column], known)
+        blocks = self._run().blocks()
+        for block in blocks if column is not None and known is None else ():
+            plan_schemas.check_columns([column], block.metadata.schema or schemas.EMPTY)
+        return references.of_blocks(blocks, "numpy", column=column)
 
     def to_torch(self, **_options: Any) -> Any:
         """Not there: use `iter_torch_batches`."""
