@@ -347,8 +347,8 @@ class Transforms:
         boundaries: Sequence[Any] | None = None,
     ) -> Dataset:
         """By columns, the first first; rows that are equal in all keep their order. Nulls come last and NaN before them,
-        descending too. boundaries: values of the first key at which partitions are cut; None to choose by samples. Raises
-        KeyError for a column that is known not to be there."""
+        descending too. boundaries has no effect: where partitions are cut is found by samples. Raises KeyError for a column
+        that is known not to be there."""
         names = options.keys("key", key if isinstance(key, str) else list(key))
         if not names:
             raise ValueError("sort needs the name of a column at least")
