@@ -315,11 +315,14 @@ class Consumption:
 
     def to_numpy_refs(self, *, column: str | None = None) -> list[Any]:
         """References to the blocks, as dictionaries of arrays; of one column, as an array."""
-        if column is not None:
-            plan_schemas.check_columns(
-                [column], schemas.EMPTY if (found := self.schema()) is None else found.base_schema
-            )
-        return references.of_blocks(self._run().blocks(), "numpy", column=column)
+        names = [] if column is None else [column]
+        known = plan_schemas.of(self._node)
+        if known is not None:
+            plan_schemas.check_columns(names, known)
+        blocks = self._run().blocks()
+        for block in blocks if known is None else ():
+            plan_schemas.check_columns(names, block.metadata.schema or schemas.EMPTY)
+        return references.of_blocks(blocks, "numpy", column=column)
 
     def to_torch(self, **_options: Any) -> Any:
         """Not there: use `iter_torch_batches`."""

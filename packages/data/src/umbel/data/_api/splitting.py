@@ -11,7 +11,7 @@ import pyarrow as pa
 from umbel.data import expressions, window
 from umbel.data._api import checks
 from umbel.data._blocks import hashing
-from umbel.data._plan import logical
+from umbel.data._plan import counts, logical
 
 if TYPE_CHECKING:
     from umbel.data import context as contexts
@@ -93,17 +93,17 @@ class Splitting:
             train, test = whole._parts([total - count, total], "TrainTestSplit")
             return train, test
         if not is_part:
+            if counts.of(ds._node) is None:
+                ds = ds.materialize()  # or it would run once to be counted, and once more
             total = ds.count()
             if test_size >= total:
                 raise ValueError(f"test_size={test_size} leaves no row of {total} for training")
             test_size = test_size / total
-        numbers, counts = (checks.unused(name, self._node) for name in ("__number__", "__count__"))
-        numbered = ds.window(
-            {numbers: window.row_number(), counts: window.count()}, partition_by=stratify
-        ).materialize()
-        last = expressions.col(counts) - (expressions.col(counts) * expressions.lit(float(test_size))).round()
+        numbers, sizes = (checks.unused(name, self._node) for name in ("__number__", "__count__"))
+        numbered = ds.window({numbers: window.row_number(), sizes: window.count()}, partition_by=stratify).materialize()
+        last = expressions.col(sizes) - (expressions.col(sizes) * expressions.lit(float(test_size))).round()
         train, test = (
-            numbered.filter(expr=one).drop_columns([numbers, counts]).materialize()
+            numbered.filter(expr=one).drop_columns([numbers, sizes]).materialize()
             for one in (expressions.col(numbers) <= last, expressions.col(numbers) > last)
         )
         return train, test

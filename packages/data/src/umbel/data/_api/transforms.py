@@ -340,7 +340,6 @@ class Transforms:
         """By columns, the first first; rows that are equal in all keep their order. Nulls come last and NaN before them,
         descending too. boundaries has no effect: where partitions are cut is found by samples. Raises KeyError for a column
         that is known not to be there."""
-        del boundaries
         names = checks.keys("key", key)
         if not names:
             raise ValueError("sort needs the name of a column at least")
