@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import reading
 import writing
 
+from umbel import data
 from umbel.data import datasink, datasource
 from umbel.data._sinks import base, files
 from umbel.data._sinks.arrays import TextDatasink
@@ -388,3 +390,26 @@ def test_compression_and_other_arguments_reach_the_writer(tmp_path: Path) -> Non
 
 def _gzip() -> dict[str, Any]:
     return {"compression": "gzip"}
+
+
+@pytest.mark.parametrize("is_store", [False, True])
+def test_what_is_in_place_stays_when_the_end_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_store: bool
+) -> None:
+    path = str(tmp_path)
+    data.range(2).write_parquet(path)
+    if is_store:
+        monkeypatch.setattr(filesystems, "has_rename", lambda filesystem: False)
+    sink = ParquetDatasink(path, mode="overwrite")
+    remove = files.FileDatasink._remove
+
+    def failing(self: Any, paths: Iterable[str]) -> None:
+        if set(paths) & set(sink._replaced):
+            raise OSError("not removed")
+        remove(self, paths)
+
+    monkeypatch.setattr(files.FileDatasink, "_remove", failing)
+    with pytest.raises(OSError, match="not removed") as failed:
+        writing.write(sink, [block(7)])
+    sink.on_write_failed(failed.value)
+    assert sorted(row["id"] for row in data.read_parquet(path).take_all()) == [0, 1, 7]
