@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import datetime
+import shutil
 import threading
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -481,3 +483,23 @@ def test_blocks_of_chosen_sizes_of_no_rows_have_columns() -> None:
     ds = cut(3).filter(expr=col("id") > 5).repartition(target_num_rows_per_block=2)
     assert ds.to_arrow().schema == ds.schema().base_schema
     assert [one.columns() for one in ds.split(2)] == [["id"], ["id"]]
+
+
+def test_a_repr_opens_no_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "t")
+    data.range(3).write_parquet(path)
+    ds = data.read_parquet(path)
+    shutil.rmtree(path)
+    assert repr(ds) == "Dataset(num_rows=unknown, schema=unknown, plan=ReadParquet)"
+    assert repr(data.range(3).with_column("x", col("id") * 0.5)) == (
+        "Dataset(num_rows=3, schema={id: int64, x: double}, plan=Project)"
+    )
+
+
+def test_a_repr_shows_a_schema_that_was_asked_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "t")
+    data.range(3).write_parquet(path)
+    ds = data.read_parquet(path)
+    ds.schema()
+    shutil.rmtree(path)
+    assert repr(ds) == "Dataset(num_rows=unknown, schema={id: int64}, plan=ReadParquet)"
