@@ -63,6 +63,8 @@ class Run:
             is_divided_alike=self._checkpoint is not None,
         )
         self.is_local = self._checkpoint is None and local.is_suitable(self.plan, context.local_bytes_max)
+        if not self.is_local:
+            _check_shared(last)
         options = context.execution_options
         limits = options.resource_limits.by_name()
         self._options = reports.RunOptions(
@@ -207,6 +209,17 @@ class Run:
     def _all_stats(self) -> reports.Stats:
         found: reports.Stats = reports.Stats() if self._stats is None else self._stats()
         return found
+
+
+def _check_shared(last: logical.Node) -> None:
+    """That workers see the files of the plan."""
+    for node in logical.each(last):
+        end = getattr(node, "source", getattr(node, "sink", None))
+        filesystem = getattr(end, "_filesystem", None)
+        if filesystem is not None:
+            from umbel.data._sources import filesystems
+
+            filesystems.check_shared(filesystem, node.name)
 
 
 def _behind(last: logical.Node, plan: stages.Stage, skipped_rows: int) -> tuple[stages.Stage, int]:
