@@ -6,6 +6,7 @@ from __future__ import annotations
 import collections
 import os
 import pathlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -132,3 +133,15 @@ def test_a_count_that_is_known_calls_no_function(tmp_path: pathlib.Path) -> None
     assert not found.calls
     assert len(ds.take(2)) == 2
     assert found.calls == {0: 1, 1: 1}
+
+
+def test_a_schema_that_a_function_decides_takes_one_task(tmp_path: pathlib.Path) -> None:
+    found = Counted(tmp_path / "calls")
+
+    def slow(batch: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.2)
+        return found.batch(batch)
+
+    assert data.range(8, override_num_blocks=8).map_batches(slow).columns() == ["id", "k", "x"]
+    time.sleep(0.5)
+    assert found.calls == {0: 1}

@@ -107,6 +107,13 @@ class Run:
         finally:
             stream.close()
 
+    def tables_one_by_one(self) -> Iterator[pa.Table]:
+        """As `tables`, with one task of each stage at a time: for whoever wants the first, and no call of a function behind it.
+        What needs all rows runs as ever."""
+        if not any(isinstance(one, stages.Exchange) for one in stages.ordered(self.plan)):
+            self.plan = stages.changed(self.plan, _alone)
+        return self.tables()
+
     def blocks(self) -> list[stages.Block]:
         """All blocks, of which those that lie in the store stay there."""
         if self.is_local:
@@ -209,6 +216,11 @@ class Run:
     def _all_stats(self) -> reports.Stats:
         found: reports.Stats = reports.Stats() if self._stats is None else self._stats()
         return found
+
+
+def _alone(stage: stages.Stage) -> dict[str, Any]:
+    is_pool_of_tasks = isinstance(getattr(stage, "compute", None), stages.TaskPool)
+    return {"compute": stages.TaskPool(size=1)} if is_pool_of_tasks else {}
 
 
 def _check_shared(last: logical.Node) -> None:

@@ -77,8 +77,8 @@ def check_shared(filesystem: Any, what: str) -> None:
         filesystem = filesystem.base_fs
     if isinstance(filesystem, fs.FileSystem) and filesystem.type_name == "py::fsspec+memory":
         raise exceptions.InvalidOption(
-            f"{what} is to run on workers, but memory:// is fsspec's memory of this process, which they do not see; use a path that "
-            "all machines have, or a plan of built-in operators alone, which runs in this process while it is small",
+            f"{what} is to run on workers, but memory:// is fsspec's memory of this process, which they do not see; use a path "
+            "that all machines have, or a plan of built-in operators alone, which runs in this process while it is small",
             option="filesystem",
         )
 
