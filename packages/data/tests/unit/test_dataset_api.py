@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from umbel import data
 from umbel.data import aggregate, block, expressions, window
 from umbel.data._blocks import asof
-from umbel.data._plan import counts
+from umbel.data._plan import counts, logical
 from umbel.data.expressions import col
 
 
@@ -503,3 +503,9 @@ def test_a_repr_shows_a_schema_that_was_asked_for(tmp_path: Path) -> None:
     ds.schema()
     shutil.rmtree(path)
     assert repr(ds) == "Dataset(num_rows=unknown, schema={id: int64}, plan=ReadParquet)"
+
+
+def test_streaming_train_test_split_takes_means_of_its_tasks() -> None:
+    train, _test = data.range(10).streaming_train_test_split(0.2, seed=1, num_cpus=0.5)
+    (project,) = (node for node in logical.each(train._node) if isinstance(node, logical.Project) and not node.dropped)
+    assert project.means.resources.num_cpus == 0.5

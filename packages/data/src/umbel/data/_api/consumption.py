@@ -190,8 +190,8 @@ class Consumption:
 
     def schema(self, fetch_if_missing: bool = True) -> Schema | None:
         """Names and types of the columns, without a run where they are known. fetch_if_missing: else a first block is made, by
-        one task at a time until there is a row; a later run makes it again. If not, None. None for a dataset that has no block at all. Raises the errors of expressions: types that do not go together,
-        columns that are not there."""
+        one task at a time until there is a row, and a later run makes it again; if not, None. None for a dataset that has no
+        block at all. Raises the errors of expressions: types that do not go together, columns that are not there."""
         from umbel.data.dataset import Schema
 
         found = self._found_schema if self._found_schema is not None else plan_schemas.of(self._node)

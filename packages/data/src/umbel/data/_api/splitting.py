@@ -115,11 +115,12 @@ class Splitting:
         split_type: str = "random",
         hash_column: str | None = None,
         seed: int | None = None,
+        **ray_remote_args: Any,
     ) -> tuple[Dataset, Dataset]:
         """Two datasets, the second of about this part of the rows. Nothing runs: each of them is a filter of this one.
 
         split_type: "random" by chance, the same with the same seed, or "hash" by the values of `hash_column`: rows that are equal
-        in it are in one of both, and always in the same.
+        in it are in one of both, and always in the same. ray_remote_args: of the tasks that divide the rows, such as num_cpus.
         """
         if not isinstance(test_size, float) or not 0 < test_size < 1:
             raise ValueError(f"test_size must be a part between 0 and 1, got {test_size!r}")
@@ -136,7 +137,7 @@ class Splitting:
             raise ValueError(f"split_type must be 'random' or 'hash', got {split_type!r}")
         ds: Any = self
         part = checks.unused("__part__", self._node)
-        with_part = ds.with_column(part, drawn)
+        with_part = ds.with_column(part, drawn, **ray_remote_args)
         is_test = expressions.col(part) < test_size
         return (
             with_part.filter(expr=~is_test).drop_columns([part]),

@@ -110,8 +110,8 @@ class DeltaDatasink(tables.ParquetDatasink):
         """An error of the commit does not tell that the log has not got it: its answer may be what was lost."""
         if self._is_ending:
             logger.warning(
-                "the commit to the Delta table %r failed (%s: %s), but may be in its log; its files, with %s in their names, stay, "
-                "and vacuum() of deltalake removes them if no version has them",
+                "the commit to the Delta table %r failed (%s: %s), but may be in its log; its files, with %s in their names, "
+                "stay, and vacuum() of deltalake removes them if no version has them",
                 self._uri, type(error).__name__, error, self.write_uuid,
             )  # fmt: skip
         super().on_write_failed(error)
