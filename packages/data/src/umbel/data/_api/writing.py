@@ -207,8 +207,8 @@ class Writing:
         """As one version of a Delta table, which is made if it is not there. Needs deltalake.
 
         partition_by, name, description: of a table that is made. schema_mode: "merge" adds the columns that the table lacks, as
-        a version of their own before that with the rows, "error" refuses them. storage_options: for deltalake, which writes the log; filesystem: for the files, by the URI
-        otherwise.
+        a version of their own before that with the rows, "error" refuses them. storage_options: for deltalake, which
+        writes the log; filesystem: for the files, by the URI otherwise.
         """
         from umbel.data._sinks import delta
 

@@ -1,8 +1,9 @@
 """What a sink of rows is, and how a write goes.
 
 On the driver: `on_write_start` once, then `write` in each task, wherever that is, then `on_write_complete` with what all of them
-returned; `on_write_failed` if any of it fails, `on_write_complete` too. A task may run more than once, at the same time too: of one that was tried again only one
-result comes to `on_write_complete`. What `write` did must not be seen before, or be the same if it is done again.
+returned; `on_write_failed` if any of it fails, `on_write_complete` too. A task may run more than once, at the
+same time too: of one that was tried again only one result comes to `on_write_complete`. What `write` did must not be seen
+before, or be the same if it is done again.
 """
 
 from __future__ import annotations
