@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 import threading
@@ -368,6 +369,24 @@ def test_actor_that_dies_costs_nothing_but_time(tmp_path: Path) -> None:
     plan = mapped(read(), stages.Made(made), compute=stages.ActorPool(max_size=1), bundle_rows=10)
     assert collected(plan) == list(range(40))
     assert os.path.exists(mark)
+
+
+def test_late_read_is_tried_a_second_time_and_not_waited_for(tmp_path: Path) -> None:
+    """Beside it, as long as nobody has heard of it; a function of the user's is not (test_rules)."""
+    mark = str(tmp_path / "late")
+
+    def part(number: int) -> Iterator[pa.Table]:
+        if number == 9 and not os.path.exists(mark):
+            Path(mark).touch()
+            time.sleep(60)
+        yield pa.table({"n": [number]})
+
+    parts = [stages.ReadPart(functools.partial(part, number), row_count=1) for number in range(12)]
+    began_s = time.monotonic()
+    views, stats = executor.collect(stages.Read(name="read", parts=parts), OPTIONS)
+    assert values(views) == list(range(12))
+    assert stats["total"]["tasks_repeated"] == 1
+    assert time.monotonic() - began_s < 30
 
 
 def test_worker_that_dies_in_an_exchange_costs_nothing_but_time(tmp_path: Path) -> None:

@@ -268,3 +268,24 @@ def test_blocks_in_the_store_are_handed_on_by_reference_and_not_by_bytes() -> No
     lazy = data.range(3).map(lambda row: {"id": row["id"] + 1})
     assert ids(data.Dataset.deserialize_lineage(lazy.serialize_lineage())) == [1, 2, 3]
     assert [one for one in threading.enumerate() if one.name.startswith("umbel-data-")] == []
+
+
+def test_a_sink_is_told_when_its_end_fails() -> None:
+    class Sink(datasink.Datasink[int]):
+        def __init__(self) -> None:
+            self.told: list[str] = []
+
+        def write(self, blocks: Any, ctx: datasink.WriteContext) -> int:
+            return sum(block.num_rows for block in blocks)
+
+        def on_write_complete(self, write_result: datasink.WriteResult[int]) -> None:
+            self.told.append(f"{write_result.num_rows} rows")
+            raise OSError("no commit")
+
+        def on_write_failed(self, error: Exception) -> None:
+            self.told.append(str(error))
+
+    sink = Sink()
+    with pytest.raises(OSError, match="no commit"):
+        data.range(3).write_datasink(sink)
+    assert sink.told == ["3 rows", "no commit"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import datetime
+import shutil
 import threading
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +18,7 @@ from umbel import data
 from umbel.data import aggregate, block, expressions, window
 from umbel.data._blocks import asof
 from umbel.data._engine import local
-from umbel.data._plan import counts, running
+from umbel.data._plan import counts, logical, running
 from umbel.data.expressions import col
 
 
@@ -535,3 +537,29 @@ def test_views_are_plain_in_blocks_as_kernels_take_no_views() -> None:
         data.from_blocks([table]),
     ):
         assert ds.sort("k").take_all() == table.to_pylist()[1::-1] + table.to_pylist()[2:]
+
+
+def test_a_repr_opens_no_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "t")
+    data.range(3).write_parquet(path)
+    ds = data.read_parquet(path)
+    shutil.rmtree(path)
+    assert repr(ds) == "Dataset(num_rows=unknown, schema=unknown, plan=ReadParquet)"
+    assert repr(data.range(3).with_column("x", col("id") * 0.5)) == (
+        "Dataset(num_rows=3, schema={id: int64, x: double}, plan=Project)"
+    )
+
+
+def test_a_repr_shows_a_schema_that_was_asked_for(tmp_path: Path) -> None:
+    path = str(tmp_path / "t")
+    data.range(3).write_parquet(path)
+    ds = data.read_parquet(path)
+    ds.schema()
+    shutil.rmtree(path)
+    assert repr(ds) == "Dataset(num_rows=unknown, schema={id: int64}, plan=ReadParquet)"
+
+
+def test_streaming_train_test_split_takes_means_of_its_tasks() -> None:
+    train, _test = data.range(10).streaming_train_test_split(0.2, seed=1, num_cpus=0.5)
+    (project,) = (node for node in logical.each(train._node) if isinstance(node, logical.Project) and not node.dropped)
+    assert project.means.resources.num_cpus == 0.5

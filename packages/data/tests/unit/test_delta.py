@@ -94,11 +94,11 @@ def test_a_delta_table_gets_columns_that_it_lacks(tmp_path: Path) -> None:
     path = str(tmp_path)
     writing.write(DeltaDatasink(path), [pa.table({"id": [1]})])
     with pytest.raises(ValueError, match="has no column 'y'"):
-        writing.write(DeltaDatasink(path, schema_mode="error"), [pa.table({"id": [2], "y": ["a"]})])
+        data.from_arrow(pa.table({"id": [2], "y": ["a"]})).write_delta(path, schema_mode="error")
     writing.write(DeltaDatasink(path), [pa.table({"id": [2], "y": ["a"]})])
     assert by_id(DeltaDatasource(path)) == [{"id": 1, "y": None}, {"id": 2, "y": "a"}]
     with pytest.raises(ValueError, match="'id'"):
-        writing.write(DeltaDatasink(path), [pa.table({"id": ["text"]})])
+        data.from_arrow(pa.table({"id": ["text"]})).write_delta(path)
     assert len(list(tmp_path.glob("*.parquet"))) == 2, "of writes that were refused nothing is left"
 
 
@@ -227,3 +227,28 @@ def test_a_library_that_is_missing_is_named_with_how_to_get_it(
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(ImportError, match=r"needs .*which is not installed; pip install umbel-data\[\w+\]"):
         make()
+
+
+def test_files_stay_when_the_answer_of_their_commit_was_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deltalake = pytest.importorskip("deltalake")
+    path = str(tmp_path)
+    writing.write(DeltaDatasink(path), [pa.table({"id": [1]})])
+    commit = deltalake.DeltaTable.create_write_transaction
+
+    def without_answer(*args: Any, **options: Any) -> None:
+        commit(*args, **options)
+        raise OSError("connection reset")
+
+    monkeypatch.setattr(deltalake.DeltaTable, "create_write_transaction", without_answer)
+    with pytest.raises(OSError, match="connection reset"):
+        data.from_arrow(pa.table({"id": [2]})).write_delta(path)
+    assert by_id(DeltaDatasource(path)) == [{"id": 1}, {"id": 2}]
+
+
+def test_columns_are_added_by_a_version_of_their_own(tmp_path: Path) -> None:
+    deltalake = pytest.importorskip("deltalake")
+    path = str(tmp_path)
+    writing.write(DeltaDatasink(path), [pa.table({"id": [1]})])
+    writing.write(DeltaDatasink(path), [pa.table({"id": [2], "y": ["a"]})])
+    assert deltalake.DeltaTable(path).version() == 2
+    assert by_id(DeltaDatasource(path, version=1)) == [{"id": 1, "y": None}]

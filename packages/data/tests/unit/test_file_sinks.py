@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -451,3 +452,26 @@ def test_a_part_of_many_blocks_is_one_file(tmp_path: Path) -> None:
     assert read_back(tmp_path / "read") == [[*range(6)], [*range(6, 12)]]
     assert read_back(tmp_path / "moved") == [[*range(1, 7)], [*range(7, 13)]]
     assert [one for some in read_back(tmp_path / "sorted") for one in some] == [*range(12)]
+
+
+@pytest.mark.parametrize("is_store", [False, True])
+def test_what_is_in_place_stays_when_the_end_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_store: bool
+) -> None:
+    path = str(tmp_path)
+    data.range(2).write_parquet(path)
+    if is_store:
+        monkeypatch.setattr(filesystems, "has_rename", lambda filesystem: False)
+    sink = ParquetDatasink(path, mode="overwrite")
+    remove = files.FileDatasink._remove
+
+    def failing(self: Any, paths: Iterable[str]) -> None:
+        if set(paths) & set(sink._replaced):
+            raise OSError("not removed")
+        remove(self, paths)
+
+    monkeypatch.setattr(files.FileDatasink, "_remove", failing)
+    with pytest.raises(OSError, match="not removed") as failed:
+        writing.write(sink, [block(7)])
+    sink.on_write_failed(failed.value)
+    assert sorted(row["id"] for row in data.read_parquet(path).take_all()) == [0, 1, 7]

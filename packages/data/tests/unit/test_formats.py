@@ -249,3 +249,15 @@ def test_types_that_orc_does_not_have(tmp_path: Path) -> None:
         data.from_arrow(large).write_orc(str(tmp_path))
     with pytest.raises(ValueError, match="column 'u' has 9223372036854775808, and an Example has no integers above"):
         data.from_arrow(large).write_tfrecords(str(tmp_path))
+
+
+def test_memory_of_this_process_is_refused_before_workers_run() -> None:
+    pytest.importorskip("fsspec")
+    path = f"memory://{uuid.uuid4().hex}"
+    data.range(3).write_parquet(path)
+    assert data.read_parquet(path).count() == 3
+    assert [row["id"] for row in data.read_parquet(path).take_all()] == [0, 1, 2]
+    with pytest.raises(ValueError, match="ReadParquet is to run on workers, but memory://"):
+        data.read_parquet(path).map(lambda row: row).take_all()
+    with pytest.raises(ValueError, match="memory of this process"):
+        data.range(3).map(lambda row: row).write_parquet(path)

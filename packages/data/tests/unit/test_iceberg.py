@@ -319,3 +319,22 @@ def test_options_that_mean_nothing_are_refused(catalog: dict[str, Any]) -> None:
     ):
         with pytest.raises((ValueError, NotImplementedError), match=message):
             write(catalog, [TABLE], **options)  # type: ignore[arg-type]
+
+
+def test_a_branch_is_overwritten_alone(catalog: dict[str, Any]) -> None:
+    table = make(catalog, TABLE)
+    table.manage_snapshots().create_branch(table.current_snapshot().snapshot_id, "tried").commit()
+    new = TABLE.slice(1, 1)
+    for options, message in (
+        ({}, "overwrite_kwargs goes with mode='overwrite' only"),
+        (
+            {"mode": "overwrite", "overwrite_kwargs": {"branhc": "tried"}},
+            "takes branch and case_sensitive, got 'branhc'",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            write(catalog, [new], **{"overwrite_kwargs": {"branch": "tried"}, **options})  # type: ignore[arg-type]
+    write(catalog, [new], mode="overwrite", overwrite_kwargs={"branch": "tried"})
+    table.refresh()
+    assert rows(catalog) == TABLE.to_pylist()
+    assert table.scan().use_ref("tried").to_arrow().to_pylist() == new.to_pylist()

@@ -639,3 +639,8 @@ def test_what_is_not_there_says_what_to_use_and_is_listed() -> None:
     listed = readme.partition("## Not there")[2]
     names = [*absent.FUNCTIONS, *absent.METHODS]
     assert [name for name in names if f"`{name}" not in listed] == []
+
+
+def test_the_default_collate_function_takes_what_ray_has() -> None:
+    made = collate_fn.DefaultCollateFn(combine_chunks=True, num_workers=2)
+    assert (made.combine_chunks, made.num_workers) == (True, 2)

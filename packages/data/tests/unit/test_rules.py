@@ -151,6 +151,26 @@ def test_a_filter_goes_into_the_files(folder: str) -> None:
     assert ds.take_all() == [{"e": 5}, {"e": 8}]
 
 
+@pytest.mark.parametrize("how", ["inner", "left_semi", "left_anti"])
+def test_a_filter_that_may_fail_sees_no_rows_that_a_join_leaves_out(how: str) -> None:
+    partners = [2, 3] if how == "left_anti" else [1]
+    left = data.from_items([{"id": 1, "x": 4, "s": "4"}, {"id": 2, "x": 0, "s": "none"}, {"id": 3, "x": 0, "s": ""}])
+    joined = left.join(data.from_items([{"id": one} for one in partners]), how, on="id")
+    for expr in (8 / col("x") == 2, col("s").cast("int64") == 4, (col("id") < 9) & (8 // col("x") == 2)):
+        assert joined.filter(expr=expr).take_all() == left.take(1)
+    kept = joined.filter(expr=(col("x") > 0) & (8 / col("x") == 2))
+    assert "Filter(col('x') > 0)" in optimized(kept).partition("Join")[2], "what cannot fail goes below"
+    assert kept.take_all() == left.take(1)
+
+
+def test_a_filter_of_keys_that_may_fail_stays_behind_one_that_keeps_it_from_that() -> None:
+    ds = data.from_items([{"k": 0, "x": 1}, {"k": 2, "x": 5}]).groupby("k").sum("x")
+    kept = ds.filter(expr=(col("sum(x)") > 3) & (4 // col("k") == 2) & (col("k") < 9))
+    assert kept.take_all() == [{"k": 2, "sum(x)": 5}]
+    assert "(4 // col('k'))" not in optimized(kept).partition("Aggregate")[2]
+    assert "Filter(col('k') < 9)" in optimized(kept).partition("Aggregate")[2]
+
+
 def test_of_a_sort_with_a_limit_only_the_first_rows_are_kept() -> None:
     ds = dataset().sort("a").limit(2)
     (sort,) = [one for one in logical.each(rules.optimized(ds._node)) if isinstance(one, logical.Sort)]

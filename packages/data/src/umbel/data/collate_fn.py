@@ -40,9 +40,13 @@ class PandasBatchCollateFn(CollateFn):
 
 
 class DefaultCollateFn(ArrowBatchCollateFn):
-    """Torch tensors by column, as `iter_torch_batches` makes them without a collate_fn. dtypes: one for all, or by name."""
+    """Torch tensors by column, as `iter_torch_batches` makes them without a collate_fn. dtypes: one for all, or by name.
 
-    def __init__(self, dtypes: Any = None) -> None:
+    combine_chunks, num_workers have no effect: each column becomes one tensor anyway, without a copy where it is one already.
+    """
+
+    def __init__(self, dtypes: Any = None, combine_chunks: bool = False, num_workers: int = 0) -> None:
+        self.combine_chunks, self.num_workers = combine_chunks, num_workers
         self.dtypes = dtypes
 
     def __call__(self, batch: Any) -> Any:

@@ -90,9 +90,14 @@ class Dataset(
         self._name = name
 
     def __repr__(self) -> str:
-        rows = counts.of(self._node)
+        """What is known of it without opening a file."""
+        rows = counts.of(self._node, at_once=True)
+        reads = (node for node in logical.each(self._node) if isinstance(node, logical.Read))
+        unasked: dict[logical.Node, pa.Schema | None] = {
+            node: None for node in reads if not node.source.is_told_at_once
+        }
         try:
-            schema = plan_schemas.of(self._node)
+            schema = self._found_schema if self._found_schema is not None else plan_schemas.of(self._node, unasked)
             columns = (
                 "unknown" if schema is None else "{" + ", ".join(f"{one.name}: {one.type}" for one in schema) + "}"
             )

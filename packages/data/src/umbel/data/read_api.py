@@ -460,7 +460,8 @@ def read_sql(
     shard_hash_fn: str = "MD5",
     **options: Unpack[TaskOptions],
 ) -> Dataset:
-    """Of a query, by any connection of Python's DB-API. connection_factory: makes one, where the query runs.
+    """Of a query, by any connection of Python's DB-API. connection_factory: makes one, where the query runs. It
+    travels there: a lambda or a function, as `lambda: duckdb.connect(path)`; `functools.partial(duckdb.connect, path)` cannot.
 
     shard_keys: columns by whose hash the rows are divided among tasks; without, one task reads all. shard_hash_fn: the
     function of the database that makes a number of them, "" for keys that are integers.

@@ -189,15 +189,15 @@ class Consumption:
         return int(self._one(aggregates.Count())["count()"])
 
     def schema(self, fetch_if_missing: bool = True) -> Schema | None:
-        """Names and types of the columns, without a run where they are known. fetch_if_missing: else a first block is made; if
-        not, None. None for a dataset that has no block at all. Raises the errors of expressions: types that do not go together,
-        columns that are not there."""
+        """Names and types of the columns, without a run where they are known. fetch_if_missing: else a first block is made, by
+        one task at a time until there is a row, and a later run makes it again; if not, None. None for a dataset that has no
+        block at all. Raises the errors of expressions: types that do not go together, columns that are not there."""
         from umbel.data.dataset import Schema
 
         found = self._found_schema if self._found_schema is not None else plan_schemas.of(self._node)
         if found is None and fetch_if_missing:
             run = running.Run(logical.Limit(input=self._node, row_count=1), self.context, epoch=0)
-            for table in run.tables():
+            for table in run.tables_one_by_one():
                 found = table.schema
                 break
         self._found_schema = found
@@ -289,7 +289,7 @@ class Consumption:
         raise ValueError("how many blocks there will be is decided while it runs; use materialize().num_blocks()")
 
     def size_bytes(self) -> int:
-        """Of all rows in memory: as known, or estimated by its source; else the plan is run."""
+        """Of all rows in memory: as known, or estimated by its source; else all of the plan is run, as it is by Ray."""
         node = self._node
         if isinstance(node, logical.FromBlocks):
             return sum(one.metadata.size_bytes for one in node.blocks)
@@ -316,11 +316,14 @@ class Consumption:
 
     def to_numpy_refs(self, *, column: str | None = None) -> list[Any]:
         """References to the blocks, as dictionaries of arrays; of one column, as an array."""
-        if column is not None:
-            plan_schemas.check_columns(
-                [column], schemas.EMPTY if (found := self.schema()) is None else found.base_schema
-            )
-        return references.of_blocks(self._run().blocks(), "numpy", column=column)
+        names = [] if column is None else [column]
+        known = plan_schemas.of(self._node)
+        if known is not None:
+            plan_schemas.check_columns(names, known)
+        blocks = self._run().blocks()
+        for block in blocks if known is None else ():
+            plan_schemas.check_columns(names, block.metadata.schema or schemas.EMPTY)
+        return references.of_blocks(blocks, "numpy", column=column)
 
     def to_torch(self, **_options: Any) -> Any:
         """Not there: use `iter_torch_batches`."""

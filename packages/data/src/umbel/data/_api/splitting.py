@@ -11,7 +11,7 @@ import pyarrow as pa
 from umbel.data import expressions, window
 from umbel.data._api import checks
 from umbel.data._blocks import hashing
-from umbel.data._plan import logical
+from umbel.data._plan import counts, logical
 
 if TYPE_CHECKING:
     from umbel.data import context as contexts
@@ -94,17 +94,17 @@ class Splitting:
             train, test = whole._parts([total - count, total], "TrainTestSplit")
             return train, test
         if not is_part:
+            if counts.of(ds._node) is None:
+                ds = ds.materialize()  # or it would run once to be counted, and once more
             total = ds.count()
             if test_size >= total:
                 raise ValueError(f"test_size={test_size} leaves no row of {total} for training")
             test_size = test_size / total
-        numbers, counts = (checks.unused(name, self._node) for name in ("__number__", "__count__"))
-        numbered = ds.window(
-            {numbers: window.row_number(), counts: window.count()}, partition_by=stratify
-        ).materialize()
-        last = expressions.col(counts) - (expressions.col(counts) * expressions.lit(float(test_size))).round()
+        numbers, sizes = (checks.unused(name, self._node) for name in ("__number__", "__count__"))
+        numbered = ds.window({numbers: window.row_number(), sizes: window.count()}, partition_by=stratify).materialize()
+        last = expressions.col(sizes) - (expressions.col(sizes) * expressions.lit(float(test_size))).round()
         train, test = (
-            numbered.filter(expr=one).drop_columns([numbers, counts]).materialize()
+            numbered.filter(expr=one).drop_columns([numbers, sizes]).materialize()
             for one in (expressions.col(numbers) <= last, expressions.col(numbers) > last)
         )
         return train, test
@@ -116,11 +116,12 @@ class Splitting:
         split_type: str = "random",
         hash_column: str | None = None,
         seed: int | None = None,
+        **ray_remote_args: Any,
     ) -> tuple[Dataset, Dataset]:
         """Two datasets, the second of about this part of the rows. Nothing runs: each of them is a filter of this one.
 
         split_type: "random" by chance, the same with the same seed, or "hash" by the values of `hash_column`: rows that are equal
-        in it are in one of both, and always in the same.
+        in it are in one of both, and always in the same. ray_remote_args: of the tasks that divide the rows, such as num_cpus.
         """
         if not isinstance(test_size, float) or not 0 < test_size < 1:
             raise ValueError(f"test_size must be a part between 0 and 1, got {test_size!r}")
@@ -137,7 +138,7 @@ class Splitting:
             raise ValueError(f"split_type must be 'random' or 'hash', got {split_type!r}")
         ds: Any = self
         part = checks.unused("__part__", self._node)
-        with_part = ds.with_column(part, drawn)
+        with_part = ds.with_column(part, drawn, **ray_remote_args)
         is_test = expressions.col(part) < test_size
         return (
             with_part.filter(expr=~is_test).drop_columns([part]),

@@ -217,7 +217,8 @@ class Transforms:
     ) -> Dataset:
         """Columns out of expressions, all of them of the columns that are there before.
 
-        `unnest(expr)` makes a column of each field of a struct. `lag("price").over(order_by="day")` and the like, of
+        `unnest(expr)` makes a column of each field of a struct; where a function decides which these are, a first block is made
+        at once, as by `schema`. `lag("price").over(order_by="day")` and the like, of
         `umbel.data.window`, are values of the rows around; with them rows come partition by partition, as from `window`.
         Options of tasks are for what a function in them needs; then they run in tasks of their own.
         """

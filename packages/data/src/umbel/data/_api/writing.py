@@ -206,9 +206,9 @@ class Writing:
     ) -> None:
         """As one version of a Delta table, which is made if it is not there. Needs deltalake.
 
-        partition_by, name, description: of a table that is made. schema_mode: "merge" adds the columns that the table lacks,
-        "error" refuses them. storage_options: for deltalake, which writes the log; filesystem: for the files, by the URI
-        otherwise.
+        partition_by, name, description: of a table that is made. schema_mode: "merge" adds the columns that the table lacks, as
+        a version of their own before that with the rows, "error" refuses them. storage_options: for deltalake, which
+        writes the log; filesystem: for the files, by the URI otherwise.
         """
         from umbel.data._sinks import delta
 
@@ -233,6 +233,7 @@ class Writing:
         mode: sinks.SaveMode | str = sinks.SaveMode.APPEND,
         overwrite_filter: Any = None,
         upsert_kwargs: Mapping[str, Any] | None = None,
+        overwrite_kwargs: Mapping[str, Any] | None = None,
         concurrency: int | None = None,
         ray_remote_args: Mapping[str, Any] | None = None,
     ) -> None:
@@ -240,7 +241,7 @@ class Writing:
 
         mode: append, overwrite or upsert. overwrite_filter: which rows of the table are replaced, an expression or text of
         pyiceberg; all if None. upsert_kwargs: `join_cols`, the columns by which rows are the same; those that the table says if
-        not given.
+        not given. overwrite_kwargs: `branch` of the table that is overwritten, and `case_sensitive` for the filter's names.
         """
         from umbel.data._sinks import iceberg
 
@@ -251,6 +252,7 @@ class Writing:
             mode=mode,
             overwrite_filter=overwrite_filter,
             upsert_kwargs=upsert_kwargs,
+            overwrite_kwargs=overwrite_kwargs,
         )
         self.write_datasink(sink, concurrency=concurrency, ray_remote_args=ray_remote_args)
 

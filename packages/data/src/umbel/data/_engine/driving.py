@@ -525,9 +525,9 @@ class DrivenRun:
     def commit(self, results: list[Any]) -> Any:
         """Of a plan whose last stage writes."""
         stage = self._plan
-        self._is_committed = True
         if isinstance(stage, stages.Write) and stage.commit is not None:
-            return stage.commit(results)
+            results = stage.commit(results)
+        self._is_committed = True
         return results
 
 

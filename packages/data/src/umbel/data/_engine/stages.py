@@ -217,8 +217,8 @@ class Map:
 class Write:
     """As `Map`, but for effect: each task returns what `write` does, and when all are done `commit` gets these, in order.
 
-    write: takes the blocks of a task after `transforms`. begin: before the first task. abort: instead of `commit`, when the
-    run fails or is given up. `begin`, `commit` and `abort` run in the calling process. by_part: a task has all rows of one part,
+    write: takes the blocks of a task after `transforms`. begin: before the first task. abort: when the run fails or is given up,
+    and when `commit` raises. `begin`, `commit` and `abort` run in the calling process. by_part: a task has all rows of one part,
     as a `Map` has it, whose number is that of the task.
     """
 

@@ -21,7 +21,7 @@ from umbel.data._blocks import schemas
 from umbel.data._engine import blocks_out, events, failures, stages, task_context
 
 BLOCK = "block"  # rows, bytes, schema (None: as before), bytes of the table or None: the next item
-SHARDS = "shards"  # of a partition task, several small blocks: rows, bytes of the table, what it travels as, schema or None: as before
+SHARDS = "shards"  # of a partition task, several small blocks: rows, bytes of the table, what it travels as, schema
 VALUE = "value"  # what a write returned
 SAMPLE = "sample"
 LEFT_OUT = "left out"  # rows on which the user's function failed: how many by operator, tables of them; before the end

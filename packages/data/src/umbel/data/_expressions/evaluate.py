@@ -199,7 +199,7 @@ def _where(node: nodes.Node, frame: Frame, mask: Callable[..., Value], *of: Valu
 
     What can fail is tried on all rows, for it seldom does, and then on those alone. A user's function sees those alone at once.
     """
-    if frame.is_dry or not _may_fail(node):
+    if frame.is_dry or not may_fail(node):
         return value_of(node, frame)
     if not any(isinstance(one, nodes.UdfCall) for one in nodes.walk(node)):
         try:
@@ -233,7 +233,8 @@ def _all_null(*values: Value) -> Value:
     return functools.reduce(pc.and_, map(pc.is_null, values), pa.scalar(True))
 
 
-def _may_fail(node: nodes.Node) -> bool:
+def may_fail(node: nodes.Node) -> bool:
+    """For some rows and not for others, so that where it is computed decides whether it does."""
     return any(
         isinstance(one, nodes.UdfCall) or (isinstance(one, nodes.Call) and functions.FUNCTIONS[one.function].may_fail)
         for one in nodes.walk(node)

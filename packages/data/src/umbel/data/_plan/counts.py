@@ -24,10 +24,12 @@ def keeps(node: logical.Node) -> bool:
     return isinstance(node, _KEEPS)
 
 
-def of(last: logical.Node) -> int | None:
+def of(last: logical.Node, *, at_once: bool = False) -> int | None:
+    """at_once: as far as no file is opened for it."""
     known: dict[logical.Node, int | None] = {}
     for node in logical.each(last):
-        known[node] = _of_one(node, [known[one] for one in node.inputs])
+        is_asked = not (at_once and isinstance(node, logical.Read)) or node.source.is_told_at_once
+        known[node] = None if not is_asked else _of_one(node, [known[one] for one in node.inputs])
     return known[last]
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from umbel.data._blocks import grouping
 from umbel.data._engine import stages
-from umbel.data._expressions import nodes
+from umbel.data._expressions import evaluate, nodes
 from umbel.data._expressions.expr import Expr
 from umbel.data._plan import logical, schemas
 
@@ -116,9 +116,8 @@ def _filtered(node: logical.Node, parts: tuple[nodes.Node, ...], seen: _Pass) ->
     elif isinstance(node, logical.Join):
         below, above = _through_join(node, movable, fixed)
     elif isinstance(node, logical.Aggregate | logical.Distinct):
-        keys = {*(node.keys or ())}
-        down = tuple(one for one in movable if {*nodes.columns_of(one)} <= keys and keys)
-        below, above = (down,), tuple(one for one in parts if one not in down)
+        down, stay = _through_groups({*(node.keys or ())}, movable)
+        below, above = (down,), (*stay, *fixed)
     inputs = [_filtered(one, some, seen) for one, some in zip(node.inputs, below, strict=True)]
     made = node.with_inputs(inputs)
     return logical.Filter(input=made, expression=Expr(nodes.conjunction(above))) if above else made
@@ -184,10 +183,23 @@ def _through_project(
     return (tuple(down),), (*stay, *fixed)
 
 
+def _through_groups(
+    keys: set[str], movable: tuple[nodes.Node, ...]
+) -> tuple[tuple[nodes.Node, ...], tuple[nodes.Node, ...]]:
+    """A part that looks at keys only goes below, unless it may fail and is behind one that stays and may keep it from that."""
+    down: list[nodes.Node] = []
+    stay: list[nodes.Node] = []
+    for part in movable:
+        is_of_keys = keys and {*nodes.columns_of(part)} <= keys
+        (down if is_of_keys and not (stay and evaluate.may_fail(part)) else stay).append(part)
+    return tuple(down), tuple(stay)
+
+
 def _through_join(
     node: logical.Join, movable: tuple[nodes.Node, ...], fixed: tuple[nodes.Node, ...]
 ) -> tuple[tuple[tuple[nodes.Node, ...], ...], tuple[nodes.Node, ...]]:
-    """To the side that all its columns come from unchanged, where rows of that side are not made up by the join."""
+    """To the side that all its columns come from unchanged, where rows of that side are not made up by the join. Not what may
+    fail: below it would see rows that the join leaves out, of one without a partner, say."""
     left, right = schemas.of(node.left), schemas.of(node.right)
     if left is None or right is None:
         return ((), ()), (*movable, *fixed)
@@ -200,7 +212,9 @@ def _through_join(
         read = {one: names.get(one, ("", "")) for one in nodes.columns_of(part)}
         sides = {side for side, _ in read.values()}
         inner = nodes.substitute(part, {one: nodes.Column(name) for one, (_, name) in read.items()})
-        if sides == {"left"} and of_left:
+        if evaluate.may_fail(part):
+            stay.append(part)
+        elif sides == {"left"} and of_left:
             down[0].append(inner)
         elif sides == {"right"} and of_right:
             down[1].append(inner)

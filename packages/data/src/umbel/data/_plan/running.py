@@ -63,6 +63,8 @@ class Run:
             is_divided_alike=self._checkpoint is not None,
         )
         self.is_local = self._checkpoint is None and local.is_suitable(self.plan, context.local_bytes_max)
+        if not self.is_local:
+            _check_shared(last)
         options = context.execution_options
         limits = options.resource_limits.by_name()
         self._options = reports.RunOptions(
@@ -104,6 +106,13 @@ class Run:
             self._tell_of_left_out()
         finally:
             stream.close()
+
+    def tables_one_by_one(self) -> Iterator[pa.Table]:
+        """As `tables`, with one task of each stage at a time: for whoever wants the first, and no call of a function behind it.
+        What needs all rows runs as ever."""
+        if not any(isinstance(one, stages.Exchange) for one in stages.ordered(self.plan)):
+            self.plan = stages.changed(self.plan, _alone)
+        return self.tables()
 
     def blocks(self) -> list[stages.Block]:
         """All blocks, of which those that lie in the store stay there."""
@@ -207,6 +216,22 @@ class Run:
     def _all_stats(self) -> reports.Stats:
         found: reports.Stats = reports.Stats() if self._stats is None else self._stats()
         return found
+
+
+def _alone(stage: stages.Stage) -> dict[str, Any]:
+    is_pool_of_tasks = isinstance(getattr(stage, "compute", None), stages.TaskPool)
+    return {"compute": stages.TaskPool(size=1)} if is_pool_of_tasks else {}
+
+
+def _check_shared(last: logical.Node) -> None:
+    """That workers see the files of the plan."""
+    for node in logical.each(last):
+        end = getattr(node, "source", getattr(node, "sink", None))
+        filesystem = getattr(end, "_filesystem", None)
+        if filesystem is not None:
+            from umbel.data._sources import filesystems
+
+            filesystems.check_shared(filesystem, node.name)
 
 
 def _behind(last: logical.Node, plan: stages.Stage, skipped_rows: int) -> tuple[stages.Stage, int]:

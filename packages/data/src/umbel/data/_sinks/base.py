@@ -1,8 +1,9 @@
 """What a sink of rows is, and how a write goes.
 
 On the driver: `on_write_start` once, then `write` in each task, wherever that is, then `on_write_complete` with what all of them
-returned, or `on_write_failed`. A task may run more than once, at the same time too: of one that was tried again only one
-result comes to `on_write_complete`. What `write` did must not be seen before, or be the same if it is done again.
+returned; `on_write_failed` if any of it fails, `on_write_complete` too. A task may run more than once, at the
+same time too: of one that was tried again only one result comes to `on_write_complete`. What `write` did must not be seen
+before, or be the same if it is done again.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ class Datasink(Generic[WriteReturn]):
         """On the driver, after all tasks."""
 
     def on_write_failed(self, error: Exception) -> None:
-        """On the driver, once the write is given up and no task runs any more."""
+        """On the driver, once the write is given up and no task runs any more; and after `on_write_complete` has raised, when
+        some of what it does may be done."""
 
     # ---- to go on with a write in another process (`umbel.data.checkpoint`) ----
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import posixpath
 import time
 import uuid
@@ -17,6 +18,8 @@ from umbel.data._blocks import schemas
 from umbel.data._sinks import base, files, storable, tables
 from umbel.data._sources import delta, partitioning
 
+logger = logging.getLogger("umbel.data")
+
 
 @dataclass(frozen=True)
 class DeltaFile(files.WrittenFile):
@@ -27,7 +30,8 @@ class DeltaFile(files.WrittenFile):
 
 class DeltaDatasink(tables.ParquetDatasink):
     """mode: append, overwrite (older versions stay readable), error or ignore. partition_by: of a table that is made; one that
-    is there has its own. schema_mode: "merge" adds columns that the table lacks, "error" refuses them."""
+    is there has its own. schema_mode: "merge" adds columns that the table lacks, by a version of their own before that with the
+    rows; "error" refuses them."""
 
     def __init__(
         self,
@@ -63,7 +67,7 @@ class DeltaDatasink(tables.ParquetDatasink):
         if self.mode is base.SaveMode.UPSERT:
             raise exceptions.UnsupportedFeature(base.unsupported_mode(self, self.mode))
         known = None if schema is None else storable.schema(schema, _of_delta, of="a Delta table")
-        self.write_uuid, self.should_write, self._schema = uuid.uuid4().hex, True, known
+        self.write_uuid, self.should_write, self._schema, self._is_ending = uuid.uuid4().hex, True, known, False
         table = self._table()
         if table is not None:
             if self.mode in (base.SaveMode.CREATE, base.SaveMode.ERROR):
@@ -100,11 +104,17 @@ class DeltaDatasink(tables.ParquetDatasink):
             found = [(self._schema, "the dataset")]
         if not found:
             return
-        try:
-            self._commit(schemas.unify(found), [self._action(file) for file in written])
-        except Exception as error:
-            self.on_write_failed(error)
-            raise
+        self._commit(schemas.unify(found), [self._action(file) for file in written])
+
+    def on_write_failed(self, error: Exception) -> None:
+        """An error of the commit does not tell that the log has not got it: its answer may be what was lost."""
+        if self._is_ending:
+            logger.warning(
+                "the commit to the Delta table %r failed (%s: %s), but may be in its log; its files, with %s in their names, "
+                "stay, and vacuum() of deltalake removes them if no version has them",
+                self._uri, type(error).__name__, error, self.write_uuid,
+            )  # fmt: skip
+        super().on_write_failed(error)
 
     def _commit(self, schema: pa.Schema, actions: list[Any]) -> None:
         library = delta.library()
@@ -113,6 +123,7 @@ class DeltaDatasink(tables.ParquetDatasink):
         if table is None:
             from deltalake import transaction
 
+            self._is_ending = True
             transaction.create_table_with_add_actions(
                 self._uri,
                 library.Schema.from_arrow(schema),
@@ -126,6 +137,7 @@ class DeltaDatasink(tables.ParquetDatasink):
             return
         if mode == "append":
             schema = self._merged(table, schema)
+        self._is_ending = True
         table.create_write_transaction(
             actions, mode, library.Schema.from_arrow(schema), partition_by=self.partition_cols
         )

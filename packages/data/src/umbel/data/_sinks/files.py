@@ -72,6 +72,7 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
         self._stages = self._has_directories  # whether files get their names at the end only
         self._replaced: list[str] = []
         self._is_resumed = False
+        self._is_ending = False  # from here on files may be in place, or take the place of others
         self._schema: pa.Schema | None = None
 
     @property
@@ -86,7 +87,8 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
         if self.mode is base.SaveMode.UPSERT:
             raise exceptions.UnsupportedFeature(base.unsupported_mode(self, self.mode))
         self.write_uuid = uuid.uuid4().hex
-        self.should_write, self._schema, self._replaced, self._is_resumed = True, schema, [], False
+        self.should_write, self._schema, self._replaced = True, schema, []
+        self._is_resumed = self._is_ending = False
         if self._filesystem.get_file_info(self.path).type == fs.FileType.File:
             raise NotADirectoryError(f"a dataset is written as a directory of files, but {self.path!r} is a file")
         existing = [] if self.mode is base.SaveMode.APPEND else listing.visible_files(self.path, self._filesystem)
@@ -143,6 +145,7 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
         files = files or self._write_empty()
         finals = [file.final for file in files]
         self._refuse_clashes(files)
+        self._is_ending = True
         if self._stages:
             self._rename(files)
         else:
@@ -154,7 +157,7 @@ class FileDatasink(base.Datasink[list[WrittenFile]]):
             return
         if self._stages:
             self._remove_staging()
-        else:
+        elif not self._is_ending:
             self._remove(self._own_files())
 
     def _write_empty(self) -> list[WrittenFile]:

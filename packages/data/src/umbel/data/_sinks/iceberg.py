@@ -40,7 +40,7 @@ class IcebergDatasink(base.Datasink[WrittenFiles]):
 
     mode: append; overwrite: what `overwrite_filter` (an expression, or text of pyiceberg; all if None) takes is replaced; upsert:
     rows with the keys of the new ones are. upsert_kwargs: `join_cols`, which columns are the key; those that the table says if
-    not given.
+    not given. overwrite_kwargs: `branch` of the table, and `case_sensitive` for the filter's names.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class IcebergDatasink(base.Datasink[WrittenFiles]):
         mode: base.SaveMode | str = base.SaveMode.APPEND,
         overwrite_filter: Any = None,
         upsert_kwargs: Mapping[str, Any] | None = None,
+        overwrite_kwargs: Mapping[str, Any] | None = None,
         snapshot_properties: Mapping[str, str] | None = None,
     ) -> None:
         self.mode = base.SaveMode(mode)
@@ -61,14 +62,22 @@ class IcebergDatasink(base.Datasink[WrittenFiles]):
         for option, value, only in (
             ("overwrite_filter", overwrite_filter, base.SaveMode.OVERWRITE),
             ("upsert_kwargs", upsert_kwargs, base.SaveMode.UPSERT),
+            ("overwrite_kwargs", overwrite_kwargs, base.SaveMode.OVERWRITE),
         ):
             if value is not None and self.mode is not only:
                 raise exceptions.InvalidOption(
                     f"{option} goes with mode={only.value!r} only, got {self.mode.value!r}", option=option
                 )
-        unknown = sorted(set(upsert_kwargs or ()) - {"join_cols"})
-        if unknown:
-            raise exceptions.InvalidOption(f"upsert_kwargs takes join_cols, got {unknown[0]!r}", option="upsert_kwargs")
+        for option, value, known in (
+            ("upsert_kwargs", upsert_kwargs, ("join_cols",)),
+            ("overwrite_kwargs", overwrite_kwargs, ("branch", "case_sensitive")),
+        ):
+            unknown = sorted(set(value or ()) - set(known))
+            if unknown:
+                raise exceptions.InvalidOption(
+                    f"{option} takes {' and '.join(known)}, got {unknown[0]!r}", option=option
+                )
+        self._overwrite_kwargs = dict(overwrite_kwargs or {})
         self._identifier, self._catalog_kwargs = table_identifier, dict(catalog_kwargs or {})
         self._overwrite_filter = overwrite_filter
         self._keys = list((upsert_kwargs or {}).get("join_cols") or ())
@@ -107,7 +116,9 @@ class IcebergDatasink(base.Datasink[WrittenFiles]):
                     f"columns of the table {self._identifier!r} were changed while rows were written; write again"
                 )
             self._delete(transaction, [written.keys for written in write_result.write_returns])
-            with transaction.update_snapshot(snapshot_properties=self._properties).fast_append() as snapshot:
+            on_branch = {name: value for name, value in self._overwrite_kwargs.items() if name == "branch"}
+            update = transaction.update_snapshot(snapshot_properties=self._properties, **on_branch)
+            with update.fast_append() as snapshot:
                 for file in files:
                     snapshot.append_data_file(file)
         except BaseException:
@@ -140,7 +151,7 @@ class IcebergDatasink(base.Datasink[WrittenFiles]):
             taken = _rows_with(self._distinct(pa.concat_tables(known)))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Delete operation did not match any records")
-            transaction.delete(taken, snapshot_properties=self._properties)
+            transaction.delete(taken, snapshot_properties=self._properties, **self._overwrite_kwargs)
 
     def _check_keys(self, schema: pa.Schema) -> None:
         if not self._keys:

@@ -78,6 +78,11 @@ class Datasource:
         """Where it is known without reading rows. Exact."""
         return None
 
+    @property
+    def is_told_at_once(self) -> bool:
+        """Whether `schema` and `row_count` open no file and ask no server, so that `repr` of a dataset may have them."""
+        return False
+
     def input_files(self) -> list[str]:
         """Paths of what it reads; none where it is no files."""
         return []

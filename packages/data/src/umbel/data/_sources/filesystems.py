@@ -71,6 +71,18 @@ def is_local_only(paths: Paths) -> bool:
     return any(path.startswith(_LOCAL_SCHEME) for path in path_list(paths))
 
 
+def check_shared(filesystem: Any, what: str) -> None:
+    """Raises InvalidOption for one that is in the memory of this process, which no worker sees."""
+    while isinstance(filesystem, fs.SubTreeFileSystem):
+        filesystem = filesystem.base_fs
+    if isinstance(filesystem, fs.FileSystem) and filesystem.type_name == "py::fsspec+memory":
+        raise exceptions.InvalidOption(
+            f"{what} is to run on workers, but memory:// is fsspec's memory of this process, which they do not see; use a path "
+            "that all machines have, or a plan of built-in operators alone, which runs in this process while it is small",
+            option="filesystem",
+        )
+
+
 def has_rename(filesystem: fs.FileSystem) -> bool:
     """Whether a file gets another name at once and at no cost. In object stores it is copied; but there it appears only
     when it is whole."""

@@ -37,6 +37,10 @@ class _Counted(base.Datasource):
         """What makes the rows from start to stop; it is pickled."""
         raise NotImplementedError
 
+    @property
+    def is_told_at_once(self) -> bool:
+        return True
+
     def row_count(self) -> int:
         return self._row_count if self._limit is None else min(self._limit, self._row_count)
 
