@@ -140,6 +140,8 @@ _MACHINE: Final = scheduling.Machine
 DEFECTS: Final[Mapping[str, Defect]] = {
     "first-come-first-emitted": _instead(flow.Order, "add", _first_come, "F1"),
     "budget-ignored": _instead(_MACHINE, "usage_bytes", property(lambda _: 0), "F2"),
+    "heap-ignored": _instead(assignments.Assignments, "has_heap", lambda *_: True, "F6"),
+    "models-forgotten": _instead(pools.Pool, "holds", lambda *_: None, "F6"),
     "nothing-forced": _instead(following.Following, "follow", lambda *_: None, "F3"),
     "paused-keep-their-cpus": _instead(following.Following, "_let_go_on", _taken_for_good, "F3"),
     "limit-goes-on": _instead(runs.LimitRun, "_stop", _unmarked, "F7"),

@@ -91,9 +91,13 @@ class DatasetWorld(World):
         budget = ROW_BYTES * chance.choose((1, 20, 100, 10_000))
         self.options = scheduling.Options(
             budget_bytes=budget, keeps_order=chance.happens(85) or self.plan.is_by_part, repeats=chance.happens(60),
-            retries_max=3,
+            retries_max=3, learns_first=chance.happens(50),
         )  # fmt: skip
         self.machine = scheduling.Machine(self.plan.last, self.options)
+        self.heap_max = chance.choose((None, ROW_BYTES * 10, ROW_BYTES * 30))
+        self.heaps = [ROW_BYTES * chance.below(12) for _ in self.machine.runs]  # that a task of each takes
+        self.models = [ROW_BYTES * chance.below(8) for _ in self.machine.runs]  # that an actor of each holds
+        self.shown: set[tuple[int, str]] = set()  # of which stages and kinds a task has ended
         self.node_cpus: list[int] = []
         self.total: dict[str, float] = {}
         self.be_of_nodes()
@@ -130,9 +134,13 @@ class DatasetWorld(World):
 
     def tell(self, event: events.Event) -> None:
         self.note("%s", _short(event))
-        for command in self.machine.apply(event):
+        commands = self.machine.apply(event)
+        for command in commands:
             self.carry_out(command)
         self.machine.check()
+        for command in commands:
+            if isinstance(command, events.StartTask):
+                self.check_heap(command)
 
     def carry_out(self, command: events.Command) -> None:
         self.note("    %s", _short(command))
@@ -206,6 +214,19 @@ class DatasetWorld(World):
         work.is_stuck = self.chance.happens(STRAGGLES_PERCENT)
         self.works[command.task, command.attempt] = work
 
+    def check_heap(self, command: events.StartTask) -> None:
+        """A task that has just been started has room beside all others of whose like it is known what they take; or nothing
+        goes on that would give room."""
+        if (command.stage, command.kind) not in self.shown or "memory" not in self.total or command.attempt > 1:
+            return
+        works = [one for one in self.works.values() if not one.is_cancelled]
+        taken = sum(self.heaps[one.run.index] for one in works if (one.run.index, one.command.kind) in self.shown)
+        taken += sum(self.models[run.index] for run, _, is_ready in self.actors.values() if is_ready)
+        others = [one for one in works if one.command is not command and not one.is_paused]
+        goes_on = any(self.heaps[one.run.index] and (one.run.index, one.command.kind) in self.shown for one in others)
+        is_least = not self.heaps[command.stage] or not goes_on
+        self.must(is_least or taken <= self.total["memory"], "F6", "%d bytes of heap", taken)
+
     def is_wanted(self, run: runs.Run) -> bool:
         """Whether a way to the end leads past no limit that is reached."""
         if isinstance(run, runs.LimitRun) and not run._left:
@@ -266,6 +287,8 @@ class DatasetWorld(World):
         self.node_cpus = [one for one in (first, count - first) if one]
         nodes = {f"node:{number}": 1.0 for number in range(len(self.node_cpus))}
         self.total = {"CPU": float(count), "GPU": 1.0, **nodes}
+        if self.heap_max is not None:
+            self.total["memory"] = float(self.heap_max)
 
     def node_for(self, needs: Mapping[str, float]) -> int | None:
         """One that has room. GPUs are wherever they are wanted."""
@@ -343,7 +366,10 @@ class DatasetWorld(World):
             work.made += 1
         else:
             del self.works[key]
-            cost = events.Cost(0.001 * (1 + self.chance.below(200)), 0.001, self.chance.below(5 * ROW_BYTES))
+            index = work.run.index
+            held = 0 if command.actor is None else self.models[index]
+            cost = events.Cost(0.001 * (1 + self.chance.below(200)), 0.001, self.heaps[index], held)
+            self.shown.add((index, command.kind))
             self.tell(events.TaskEnded(command.task, command.attempt, cost, self.now_s))
         return True
 
@@ -371,7 +397,7 @@ class DatasetWorld(World):
         assert node is not None
         self.node_of[actor] = node
         self.actors[actor] = (run, has_cpus, True)
-        self.tell(events.ActorReady(actor, self.now_s))
+        self.tell(events.ActorReady(actor, self.now_s, self.models[run.index]))
         return True
 
     def lose_actor(self) -> None:

@@ -7,7 +7,7 @@ import pickle
 import pyarrow as pa
 import pytest
 
-from umbel.data._engine import blocks_out, stages, work
+from umbel.data._engine import blocks_out, heap, stages, work
 
 MIB = 1 << 20
 
@@ -88,19 +88,22 @@ def test_small_shards_of_a_task_come_together_and_large_ones_by_themselves() -> 
     sizes = [1, 2_000, 3, 0, 5_000]
     tables = [pa.table({"n": range(size)}) for size in sizes]
     for skipped in range(3):
-        items = list(work._shards(iter(tables), skipped, work.Heap()))
+        items = list(work._shards(iter(tables), skipped, heap.Heap()))
         found: list[pa.Table] = []
         for item in items:
             if isinstance(item, pa.Table):
                 found.append(item)
             elif item[0] == work.SHARDS:
-                found += [blocks_out.from_bytes(packed) for _, _, packed in item[1]]
-                assert [(rows, size) for rows, size, _ in item[1]] == [
+                found += [blocks_out.from_bytes(packed) for _, _, packed, _ in item[1]]
+                assert [(rows, size) for rows, size, _, _ in item[1]] == [
                     (one.num_rows, one.nbytes) for one in found[-len(item[1]) :]
                 ]
             elif item[4] is not None:
                 found.append(blocks_out.from_bytes(item[4]))
         assert found == tables[skipped:]
-    assert [item[0] for item in work._shards(iter(tables), 0, work.Heap())] == [
+    unlike = [pa.table({"n": [1]}), pa.table({"n": [2]}), pa.table({"n": ["x"]})]
+    ((_, shards),) = work._shards(iter(unlike), 0, heap.Heap())
+    assert [told for *_, told in shards] == [unlike[0].schema, None, unlike[2].schema]
+    assert [item[0] for item in work._shards(iter(tables), 0, heap.Heap())] == [
         work.SHARDS, work.BLOCK, work.SHARDS, work.BLOCK,
     ]  # fmt: skip

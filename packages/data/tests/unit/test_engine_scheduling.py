@@ -48,10 +48,18 @@ def mapped(stage: stages.Stage, **options: Any) -> stages.Map:
 class Told:
     """A machine with the commands that it gave, a list for each event."""
 
-    def __init__(self, plan: stages.Stage, *, budget_bytes: int = MIB, cpus: float = 2.0, **options: Any) -> None:
+    def __init__(
+        self,
+        plan: stages.Stage,
+        *,
+        budget_bytes: int = MIB,
+        cpus: float = 2.0,
+        memory: float | None = None,
+        **options: Any,
+    ) -> None:
         self.machine = scheduling.Machine(plan, scheduling.Options(budget_bytes, **options))
         self.blocks = 0
-        self.began = self.tell(Began({"CPU": cpus}, 0.0))
+        self.began = self.tell(Began({"CPU": cpus} if memory is None else {"CPU": cpus, "memory": memory}, 0.0))
 
     def tell(self, event: events.Event) -> list[events.Command]:
         commands = self.machine.apply(event)
@@ -100,7 +108,7 @@ def test_blocks_come_as_they_are_made_where_order_is_not_kept() -> None:
 
 
 def test_task_is_paused_when_the_budget_is_used_up_and_resumed_when_the_consumer_takes() -> None:
-    told = Told(read(2, size_bytes=None, block_bytes=100), budget_bytes=1_300)
+    told = Told(read(2, size_bytes=None, block_bytes=100), budget_bytes=850)
     assert len(of(StartTask, told.began)) == 2
     assert of(PauseTask, told.made(1, size_bytes=800))[-1:] == [PauseTask(1, 1)]
     assert told.made(2, size_bytes=500) == [PauseTask(2, 1)]
@@ -116,12 +124,68 @@ def test_one_task_runs_whatever_the_budget_and_no_second() -> None:
 
 
 def test_what_a_task_takes_of_heap_is_learnt() -> None:
-    told = Told(read(9, size_bytes=0), budget_bytes=1_000)
+    told = Told(read(9, size_bytes=0), memory=1_000)
     told.made(1, size_bytes=0)
-    told.tell(TaskEnded(1, 1, Cost(0.1, 0.1, heap_bytes=600), 1.0))  # two of them do not fit
+    assert heaped(told, 1, 600) == []  # two of them do not fit
     told.made(2, size_bytes=0)
-    assert of(StartTask, told.tell(TaskEnded(2, 1, Cost(0.1, 0.1, heap_bytes=600), 1.0))) == []
+    assert heaped(told, 2, 600) == [3]
     assert len(told.machine.runs[0].tasks) == 1
+
+
+def heaped(told: Told, task: int, heap_bytes: int, held_bytes: int = 0) -> list[Any]:
+    """The tasks that begin when this one has ended."""
+    commands = told.tell(TaskEnded(task, 1, Cost(0.1, 0.1, heap_bytes, held_bytes), 1.0))
+    return [one.task for one in of(StartTask, commands)]
+
+
+def test_first_task_of_a_stage_shows_what_its_like_take() -> None:
+    told = Told(read(9, size_bytes=0), cpus=4.0, memory=600, learns_first=True)
+    assert [one.task for one in of(StartTask, told.began)] == [1]
+    assert heaped(told, 1, 200) == [2, 3, 4]  # of four CPUs
+    assert heaped(told, 2, 200) == [5]
+
+
+def test_task_of_which_nothing_is_known_is_taken_for_the_largest_that_is() -> None:
+    inputs = (read(9, size_bytes=0), read(9, size_bytes=0))
+    told = Told(stages.Union(inputs=inputs), cpus=4.0, memory=600, learns_first=True)
+    assert [one.stage for one in of(StartTask, told.began)] == [0, 1]
+    assert heaped(told, 1, 200) == [3, 4]  # the other stage's first one is one of three
+    assert heaped(told, 2, 300) == [5]  # of the first stage, which goes before
+
+
+def test_what_a_task_is_said_to_take_is_what_counts() -> None:
+    told = Told(read(9, size_bytes=0, resources=stages.Resources(memory_bytes=400)), cpus=4.0, memory=1_000)
+    assert len(of(StartTask, told.began)) == 2
+    assert len(heaped(told, 1, 1)) == 1
+
+
+def test_task_that_is_larger_than_all_there_is_runs_alone() -> None:
+    told = Told(read(9, size_bytes=0), cpus=4.0, memory=600, learns_first=True)
+    assert heaped(told, 1, 700) == [2]
+    assert heaped(told, 2, 700) == [3]
+
+
+def test_actors_are_as_many_as_their_models_fit_in() -> None:
+    pool = stages.ActorPool(min_size=1, max_size=9)
+    told = Told(mapped(read(9), compute=pool, bundle_bytes=1), cpus=9.0, memory=700, learns_first=True)
+    started: list[int] = [one.actor for one in of(StartActor, told.began)]
+    for task in range(1, 10):
+        commands = [*told.made(task), *told.ended(task)]
+        started += [one.actor for one in of(StartActor, commands)]
+    assert started == [1]  # whatever there is to do, until it is known what one holds
+    told.tell(ActorReady(1, 2.0, held_bytes=200))
+    assert len(told.machine.runs[1].pool.starting) == 2  # 600
+
+
+def test_first_actor_of_another_stage_has_its_model_left_to_it() -> None:
+    pool = stages.ActorPool(min_size=1, max_size=9)
+    first = mapped(read(9), compute=pool, bundle_bytes=1)
+    told = Told(mapped(first, compute=pool, bundle_bytes=1), cpus=9.0, memory=700, learns_first=True)
+    for task in range(1, 10):
+        told.made(task)
+        told.ended(task)
+    told.tell(ActorReady(1, 2.0, held_bytes=200))
+    assert len(told.machine.runs[1].pool.starting) == 1  # and 200 for the stage behind
 
 
 def test_limit_cancels_what_is_above_it() -> None:

@@ -15,7 +15,8 @@ from umbel.data.expressions import col
 
 STAGE_KEYS = [
     "name", "how", "tasks", "tasks_started", "tasks_retried", "tasks_repeated", "workers_max", "rows_in", "bytes_in", "rows_out",
-    "bytes_out", "blocks_out", "wall_s", "cpu_s", "task_wall_s_max", "heap_bytes_max", "blocked_s", "waits_for",
+    "bytes_out", "blocks_out", "wall_s", "cpu_s", "task_wall_s_max", "heap_bytes_max", "actor_bytes_max", "blocked_s",
+    "waits_for",
 ]  # fmt: skip
 TOTAL_KEYS = [
     "wall_s", "tasks", "tasks_retried", "tasks_repeated", "cpu_s", "rows_out", "bytes_out", "consumer_s", "held_bytes_max",

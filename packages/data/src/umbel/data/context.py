@@ -26,8 +26,9 @@ MIB = 1 << 20
 class ExecutionResources:
     """How much a run may take at once; None for as much as there is.
 
-    cpu, gpu: of all tasks and actors that run at once. object_store_memory: bytes of blocks and of what tasks were seen to
-    take; half of the object store by default. memory (bytes) is not heeded: give operators `memory=`.
+    cpu, gpu: of all tasks and actors that run at once. object_store_memory: bytes of blocks; half of the object store by
+    default. memory: bytes of heap, as tasks and actors were seen to take it, or as `memory=` says of them. Where it is given, the
+    first task and the first actor of each operator run before the others, to show what they take.
     """
 
     cpu: float | None = None

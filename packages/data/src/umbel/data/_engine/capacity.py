@@ -12,6 +12,7 @@ TASKS_MAX = 1_000  # at once of one stage; they take no CPUs, or there are very 
 EPSILON = 1e-6  # fractions of resources that do not add up
 
 CPU = "CPU"
+MEMORY = "memory"
 NODE_PREFIX, HEAD_NODE = "node:", "node:__internal_head__"  # each node has one, and the first both
 
 
@@ -47,6 +48,11 @@ class Capacity:
     @property
     def _node_count(self) -> int:
         return sum(name.startswith(NODE_PREFIX) and name != HEAD_NODE for name in self.total)
+
+    @property
+    def heap_bytes(self) -> float:
+        """That all tasks and actors may take; there is no bound where nobody has said how much there is."""
+        return self.total.get(MEMORY, math.inf)
 
     def could_ever_hold(self, run: runs.Run) -> bool:
         return all(self.total.get(name, 0.0) >= amount for name, amount in run.needs.items())
@@ -110,9 +116,9 @@ class Capacity:
             if name != CPU and self.used.get(name, 0.0) + amount > self.total.get(name, 0.0) + EPSILON
         }
 
-    def add_actor(self, actor: int, run: runs.Run, *, has_cpus: bool) -> None:
+    def add_actor(self, actor: int, run: runs.Run, *, has_cpus: bool, held_bytes: int = 0) -> None:
         if run.pool is not None:
-            run.pool.starting.add(actor)
+            run.pool.starts(actor, held_bytes)
             if not has_cpus:
                 run.pool.without_cpus.add(actor)
         self.actors[actor] = run

@@ -106,7 +106,7 @@ class DrivenRun:
             plan,
             scheduling.Options(
                 budget_bytes=budget, keeps_order=options.keeps_order, repeats=options.repeats, retries_max=RETRIES_MAX,
-                stall_s=options.stall_s,
+                stall_s=options.stall_s, learns_first="memory" in options.limits,
             ),
         )  # fmt: skip
         self._options = options
@@ -334,7 +334,7 @@ class DrivenRun:
             return
         self._beginning.pop(actor, None)
         if item[0] == work.READY:
-            self._tell(events.ActorReady(actor, time.monotonic()))
+            self._tell(events.ActorReady(actor, time.monotonic(), item[1]))
         else:
             self._tell(events.ActorDied(actor, item[1], False, time.monotonic()))
 

@@ -41,11 +41,13 @@ class Piece(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a task took. heap_bytes: the most that it had at once beyond what its process had before."""
+    """What a task took. heap_bytes: the most that it had at once beyond what its process had before. held_bytes: what its actor
+    has now beyond what it began with."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
     heap_bytes: int = 0
+    held_bytes: int = 0
 
 
 # Events
@@ -89,8 +91,11 @@ class TaskFailed(NamedTuple):
 
 
 class ActorReady(NamedTuple):
+    """held_bytes: what it has beyond what its process began with."""
+
     actor: int
     at_s: float
+    held_bytes: int = 0
 
 
 class ActorDied(NamedTuple):

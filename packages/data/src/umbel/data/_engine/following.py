@@ -58,8 +58,10 @@ class Following:
         if plan is None and not run.again:
             return
         if run.pool is not None and not run.pool.room():
-            if not run.pool.count and self._has_freed_devices(run):
+            if not run.pool.count and self._has_freed_devices(run) and self._has_heap_for_actor(run):
                 self._assignments.start_actor(run)
+            return
+        if plan is not None and not self._has_heap(run, plan):
             return
         has_cpus = True
         if not self._capacity.free_count(run):
@@ -72,6 +74,21 @@ class Following:
             self._assignments.start_again(run, has_cpus=has_cpus)
         else:
             self._assignments.start(run, plan, has_cpus=has_cpus)
+
+    def _has_heap(self, run: runs.Run, plan: runs.Plan) -> bool:
+        """There is heap for the task, or nobody will give any back."""
+        return self._assignments.has_heap(self._assignments.expected_heap(run, plan)) or not self._will_give_heap()
+
+    def _has_heap_for_actor(self, run: runs.Run) -> bool:
+        return self._assignments.has_heap_for_actor(run) or not self._will_give_heap()
+
+    def _will_give_heap(self) -> bool:
+        """Whether some task goes on that has heap, and gives it back."""
+        for task in self._assignments.tasks.values():
+            if task.heap_bytes and any(not attempt.is_paused for attempt in task.attempts.values()):
+                self._let_go_on(None)
+                return True
+        return False
 
     def _has_freed_devices(self, run: runs.Run) -> bool:
         """Whether what the stage needs beside CPUs is free. Whoever has it is made to give it back: actors that have nothing in

@@ -13,9 +13,9 @@ FADE = 0.5  # the weight of what was, when a task shows something else
 
 
 class Learnt:
-    """Of one stage. heap_bytes: said by the user for each task, 0 if nothing was."""
+    """Of one stage. heap_bytes: said by the user for each task, None if nothing was."""
 
-    def __init__(self, *, block_bytes: int, heap_bytes: int = 0) -> None:
+    def __init__(self, *, block_bytes: int, heap_bytes: int | None = None) -> None:
         self._block_bytes = block_bytes
         self._said_heap_bytes = heap_bytes
         self.ended_count = 0
@@ -50,8 +50,12 @@ class Learnt:
             return int(self.output_bytes if input_bytes is None else input_bytes * self.output_per_input)
         return OUTPUT_BYTES if input_bytes is None else input_bytes
 
+    @property
+    def is_heap_known(self) -> bool:
+        return self._said_heap_bytes is not None or self.ended_count > 0
+
     def expected_heap(self, input_bytes: int | None) -> int:
-        if self._said_heap_bytes:
+        if self._said_heap_bytes is not None:
             return self._said_heap_bytes
         if self.ended_count:
             return int(self.heap_bytes)

@@ -8,10 +8,16 @@ IDLE_S = 10.0  # until an actor beyond min_size goes: some times what starting o
 
 
 class Pool:
-    """`starting` and `ready` together are the actors that take resources."""
+    """`starting` and `ready` together are the actors that take resources. said_bytes: for each, by the user; None if
+    nothing was."""
 
-    def __init__(self, pool: stages.ActorPool) -> None:
+    def __init__(self, pool: stages.ActorPool, said_bytes: int | None = None) -> None:
         self.pool = pool
+        self._said_bytes = said_bytes
+        self.actor_bytes = said_bytes or 0  # that one of them holds, as far as is known
+        self.is_actor_known = said_bytes is not None
+        self._held: dict[int, int] = {}
+        self.held_bytes = 0  # of all
         self.per_actor = max(pool.tasks_per_actor, pool.concurrency)
         self.starting: set[int] = set()
         self.ready: dict[int, int] = {}  # actor -> tasks in hand
@@ -53,12 +59,26 @@ class Pool:
             if not self.ready[actor]:
                 self.idle_since_s[actor] = at_s
 
+    def starts(self, actor: int, held_bytes: int) -> None:
+        """held_bytes: expected."""
+        self.starting.add(actor)
+        self._held[actor] = held_bytes
+        self.held_bytes += held_bytes
+
+    def holds(self, actor: int, held_bytes: int) -> None:
+        """As the actor tells."""
+        if actor in self._held and self._said_bytes is None:
+            self.held_bytes += held_bytes - self._held[actor]
+            self._held[actor] = held_bytes
+            self.actor_bytes, self.is_actor_known = max(self.actor_bytes, held_bytes), True
+
     def is_ready(self, actor: int, at_s: float) -> None:
         self.starting.discard(actor)
         self.ready[actor] = 0
         self.idle_since_s[actor] = at_s
 
     def forget(self, actor: int) -> None:
+        self.held_bytes -= self._held.pop(actor, 0)
         self.starting.discard(actor)
         self.ready.pop(actor, None)
         self.idle_since_s.pop(actor, None)

@@ -15,9 +15,10 @@ logger = logging.getLogger("umbel.data")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """budget_bytes: for blocks and heap, 0 for half of the object store. repeats: whether a task that is late is tried a second
+    """budget_bytes: for blocks, 0 for half of the object store. repeats: whether a task that is late is tried a second
     time, where its stage allows. stall_s: after so long without anything, what everybody waits for is logged. limits: of the
-    cluster's resources by core's names, how much of each is taken at most; excluded: how much of each is left to others.
+    cluster's resources by core's names, how much of each is taken at most, of `memory` by the heap of tasks and actors;
+    excluded: how much of each is left to others.
     on_written: of a write, called with the number of each task and what it returned, as soon as that is here. shows_progress: on
     a terminal or in a notebook; shows_stages: with a line for each stage. name: of the dataset. label_selector: of the nodes on
     which everything is to be. around: what makes the context in which tasks run; it travels. callbacks: see `Callbacks`."""
@@ -39,6 +40,8 @@ class RunOptions:
     def within(self, resources: Mapping[str, float]) -> dict[str, float]:
         """What of the cluster's resources is ours."""
         left = {name: max(0.0, count - self.excluded.get(name, 0.0)) for name, count in resources.items()}
+        if "memory" in left:
+            left["memory"] = max(0.0, left["memory"] - left.get("object_store_memory", 0.0))
         return {name: min(count, self.limits.get(name, count)) for name, count in left.items()}
 
 
@@ -109,8 +112,9 @@ class Stats(dict[str, Any]):
     stages: for each, in order, a dictionary of
         name; how, what an exchange has decided; tasks (that have ended), tasks_started, tasks_retried (after a worker was
         lost), tasks_repeated (late ones, tried a second time); workers_max, at once; rows_in, bytes_in, rows_out, bytes_out,
-        blocks_out; wall_s and cpu_s, of all tasks together; task_wall_s_max, of one; heap_bytes_max, that one task had beyond its
-        blocks; blocked_s, for how long the stage could start no task, by why (`input`, `tasks`: those that run have given nothing
+        blocks_out; wall_s and cpu_s, of all tasks together; task_wall_s_max, of one; heap_bytes_max, that one task had at once
+        beyond its blocks; actor_bytes_max, that one actor held between tasks, its model; blocked_s, for how long the stage could
+        start no task, by why (`input`, `tasks`: those that run have given nothing
         yet, `budget`, `resources`, `actors`); waits_for: of these, what it waits for now, "" if nothing.
     total: rows_out, bytes_out, tasks, tasks_retried, tasks_repeated, cpu_s, wall_s (of the run), consumer_s (for how long whoever
         reads had something to take), held_bytes_max (blocks that are made and not used yet), parked_bytes_max (those that
@@ -214,6 +218,7 @@ def _of_stage(name: str, found: runs.Stats, *, how: str = "", waits_for: str = "
         "cpu_s": found.cpu_s,
         "task_wall_s_max": found.task_wall_s_max,
         "heap_bytes_max": found.heap_bytes_max,
+        "actor_bytes_max": found.actor_bytes_max,
         "blocked_s": dict(found.blocked_s),
         "waits_for": waits_for,
     }

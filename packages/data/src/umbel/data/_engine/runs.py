@@ -46,7 +46,7 @@ class Attempt:
 
 @dataclass
 class Task:
-    """One that was started and has not ended. reserved_bytes: what it may take beside the blocks that came from it."""
+    """One that was started and has not ended. reserved_bytes: what it may give beside the blocks that came from it."""
 
     id: int
     run: Run
@@ -64,7 +64,11 @@ class Task:
     @property
     def reserved_bytes(self) -> int:
         left = max(0, self.expected_bytes - self.output_bytes)
-        return (self.heap_bytes + min(self.window_bytes, left)) * max(1, len(self.attempts))
+        return min(self.window_bytes, left) * max(1, len(self.attempts))
+
+    @property
+    def reserved_heap_bytes(self) -> int:
+        return self.heap_bytes * max(1, len(self.attempts))
 
     @property
     def is_alone(self) -> bool:
@@ -104,6 +108,7 @@ class Stats:
     cpu_s: float = 0.0
     task_wall_s_max: float = 0.0
     heap_bytes_max: int = 0
+    actor_bytes_max: int = 0
     blocked_s: dict[str, float] = field(default_factory=dict)
 
 
@@ -144,9 +149,10 @@ class Run:
         resources: stages.Resources = getattr(stage, "resources", stages.Resources())
         self.needs = resources.needs()
         self._learnt: dict[str, learning.Learnt] = {}
-        self._heap_bytes = resources.memory_bytes
+        said = resources.memory_bytes or None
         compute = getattr(stage, "compute", None)
-        self.pool = pools.Pool(compute) if isinstance(compute, stages.ActorPool) else None
+        self.pool = pools.Pool(compute, said) if isinstance(compute, stages.ActorPool) else None
+        self._heap_bytes = said if self.pool is None or said is None else 0  # the actor has it, whatever its tasks do
         self.size_max = compute.size if isinstance(compute, stages.TaskPool) else None
 
     def _number_bits(self) -> int | None:

@@ -2,7 +2,8 @@
 
 Events in, commands out; no clock, nothing fetched, nothing started here. What it sees to:
 
-- What is made and not consumed, and what running tasks are expected to make and to take of heap, stays within the budget.
+- What is made and not consumed, and what running tasks are expected to make, stays within the budget; what tasks and actors
+  take of heap, within the memory that there is.
 - Whoever is furthest down goes first. While the consumer has nothing, the one thing that it waits for may always go on,
   whatever the budget says (`following`), so that something always moves.
 - What a task makes is passed on in the order of tasks; a task whose blocks there is no room for is paused, the one whose
@@ -27,13 +28,15 @@ REPEATED_SEEN = 4  # of its like, to know how long they take
 
 @dataclass(frozen=True)
 class Options:
-    """budget_bytes: for blocks and heap. stall_s: after so long without anything, it is said what everybody waits for."""
+    """budget_bytes: for blocks. learns_first: the first task of each stage runs before the others, to show what they take of
+    heap, and so does the first actor. stall_s: after so long without anything, it is said what everybody waits for."""
 
     budget_bytes: int
     keeps_order: bool = True
     repeats: bool = True
     retries_max: int = 3
     stall_s: float = 10.0
+    learns_first: bool = False
 
 
 class Machine:
@@ -53,7 +56,9 @@ class Machine:
         self.consumer_s = 0.0  # in which the consumers had something to take
         self._stall_count = 0
         self.runs = self._make_runs(plan)
-        self.assignments = assignments.Assignments(self.runs, self.ledger, self._commands)
+        self.assignments = assignments.Assignments(
+            self.runs, self.ledger, self._commands, learns_first=options.learns_first
+        )
         self._following = following.Following(self.assignments)
 
     def _make_runs(self, plan: stages.Stage) -> list[runs.Run]:
@@ -119,6 +124,8 @@ class Machine:
         """Raises InternalError if what must hold does not."""
         reserved = sum(task.reserved_bytes for task in self.assignments.tasks.values())
         self._must(reserved == self.assignments.reserved_bytes, "reserved bytes do not add up")
+        heap = sum(task.reserved_heap_bytes for task in self.assignments.tasks.values())
+        self._must(heap == self.assignments.heap_bytes, "heap does not add up")
         self._must(self.assignments.capacity.is_right(self.assignments.tasks.values()), "used resources do not add up")
         self._must(self.ledger.held_bytes >= 0 and self.ledger.parked_bytes >= 0, "bytes went negative")
         if self.is_done:
@@ -164,11 +171,11 @@ class Machine:
         task, attempt = found
         for other in [one for one in task.attempts.values() if one is not attempt]:
             self.assignments.cancel_attempt(task, other)
-        self.assignments.reserved_bytes -= task.reserved_bytes
+        self.assignments.count(task, -1)
         task.block_count += 1
         task.row_count += event.row_count
         task.output_bytes += event.size_bytes
-        self.assignments.reserved_bytes += task.reserved_bytes
+        self.assignments.count(task, 1)
         self.ledger.enter(event.block, event.size_bytes)
         task.run.made(task, Piece(event.block, 0, event.row_count, event.size_bytes, origin=task.origin))
         if task.run.is_paced(task.plan) and self.usage_bytes > self.options.budget_bytes:
@@ -193,6 +200,9 @@ class Machine:
             wall_s=cost.wall_s,
         )  # fmt: skip
         self.assignments.forget_task(task)
+        self.assignments.learnt(run, task.plan.kind)
+        if attempt.actor is not None:
+            self._actor_holds(run, attempt.actor, cost.held_bytes)
         if run.sampling is not None and task.plan.kind in events.MAKING:
             run.sampled.append(task.id)
         run.ended(task)
@@ -218,6 +228,11 @@ class Machine:
         run = self.assignments.capacity.actors.get(event.actor)
         if run is not None and run.pool is not None:
             run.pool.is_ready(event.actor, event.at_s)
+            self._actor_holds(run, event.actor, event.held_bytes)
+
+    def _actor_holds(self, run: runs.Run, actor: int, held_bytes: int) -> None:
+        self.assignments.actor_holds(run, actor, held_bytes)
+        run.stats.actor_bytes_max = max(run.stats.actor_bytes_max, held_bytes)
 
     def _on_actor_died(self, event: events.ActorDied) -> None:
         run = self.assignments.capacity.actors.get(event.actor)
@@ -397,6 +412,11 @@ class Machine:
                 plan = run.peek(free_count, self.assignments.capacity.slot_count(run)) if free_count else None
                 if plan is None:
                     run.reason = self._reason(run, is_full=not free_count)
+                elif self.assignments.must_learn(run, plan.kind):
+                    run.reason = "tasks"
+                elif not self.assignments.has_heap(self.assignments.expected_heap(run, plan)):
+                    has_room = has_room and bool(run.tasks)  # else whoever is above must leave it what they give back
+                    run.reason = "budget"
                 elif not has_room or self.usage_bytes + self._growth(run, plan) > budget:
                     has_room = False
                     run.reason = "budget"
@@ -428,7 +448,7 @@ class Machine:
         """What the task would add to the usage."""
         input_bytes = plan.input_bytes
         output = run.learnt(plan.kind).expected_window(input_bytes) if run.is_paced(plan) else 0
-        return output + run.learnt(plan.kind).expected_heap(input_bytes) + run.parked_bytes(plan)
+        return output + run.parked_bytes(plan)
 
     def _is_starving(self) -> bool:
         """Whether a consumer has nothing to take."""
@@ -463,7 +483,8 @@ class Machine:
                 self.assignments.begin_attempt(task)
 
     def _has_budget_for(self, task: runs.Task) -> bool:
-        return self.usage_bytes + task.reserved_bytes <= self.options.budget_bytes
+        is_room = self.usage_bytes + task.reserved_bytes <= self.options.budget_bytes
+        return is_room and self.assignments.has_heap(task.heap_bytes)
 
     # What is told
 

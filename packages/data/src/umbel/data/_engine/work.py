@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import resource
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from umbel.data._blocks import schemas
-from umbel.data._engine import blocks_out, events, failures, stages, task_context
+from umbel.data._engine import blocks_out, events, failures, heap, stages, task_context
 
 BLOCK = "block"  # rows, bytes, schema (None: as before), bytes of the table or None: the next item
 SHARDS = "shards"  # of a partition task, several small blocks: rows, bytes of the table, what it travels as, schema
@@ -27,7 +26,7 @@ SAMPLE = "sample"
 LEFT_OUT = "left out"  # rows on which the user's function failed: how many by operator, tables of them; before the end
 END = "end"  # what `events.Cost` has
 FAILED = "failed"  # the error
-READY = "ready"  # of an actor
+READY = "ready"  # of an actor: what it holds
 
 SHARD_BYTES_MAX = 8 << 10  # of one that is sent with others, and from the driver to whoever puts its partition together
 WINDOW_ITEMS = 4  # that a task is ahead of its reader: two blocks and their items
@@ -99,27 +98,6 @@ class Call(NamedTuple):
         return f"{named} ({rows} rows)"
 
 
-class Heap:
-    """The most that this process has had beyond what it has now, as far as was looked."""
-
-    def __init__(self) -> None:
-        self._before = _own_bytes()
-        self.most = 0
-
-    def look(self) -> None:
-        self.most = max(self.most, _own_bytes() - self._before)
-
-
-_PAGE_BYTES = resource.getpagesize()
-
-
-def _own_bytes() -> int:
-    """Resident and not shared: blocks that are read in place are not the process's."""
-    with open("/proc/self/statm", "rb") as file:
-        fields = file.read().split()
-    return (int(fields[1]) - int(fields[2])) * _PAGE_BYTES
-
-
 def made(transforms: Iterable[stages.Transform | stages.Made]) -> list[stages.Transform]:
     return [one.make() if isinstance(one, stages.Made) else one for one in transforms]
 
@@ -131,18 +109,25 @@ def chained(tables: Iterable[pa.Table], transforms: Iterable[stages.Transform | 
     yield from tables
 
 
-def run(code: Code, call: Call, values: Sequence[Any], transforms: Sequence[stages.Transform] | None) -> Iterator[Any]:
+def run(
+    code: Code,
+    call: Call,
+    values: Sequence[Any],
+    transforms: Sequence[stages.Transform] | None,
+    actor_bytes: int | None = None,
+) -> Iterator[Any]:
     """The items of one task. values: the blocks of `call.slices`, of all inputs one after the other; before them, for a
-    partition, its boundaries. transforms: as made beforehand, by an actor."""
+    partition, its boundaries. transforms: as made beforehand, by an actor; actor_bytes: that it began with."""
     context = task_context.TaskContext(code.stage, input_files=call.input_files)
     token = task_context.enter(context)
-    heap = Heap()
+    taken = heap.Heap()
     samples: list[Any] = []
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     try:
         with code.entered():
-            yield from _items(code, call, values, transforms, context, heap, samples)
-        heap.look()
+            yield from _items(code, call, values, transforms, context, taken, samples)
+        heap_bytes = taken.end()
+        held_bytes = 0 if actor_bytes is None else max(0, heap.own_bytes() - actor_bytes)
         if samples:
             yield SAMPLE, samples
         if context.failed_counts:
@@ -151,12 +136,13 @@ def run(code: Code, call: Call, values: Sequence[Any], transforms: Sequence[stag
                 context.failed_counts,
                 [blocks_out.pack(table) for table in blocks_out.merged(context.failed)],
             )
-        yield END, (time.perf_counter() - wall_s, time.process_time() - cpu_s, heap.most)
+        yield END, (time.perf_counter() - wall_s, time.process_time() - cpu_s, heap_bytes, held_bytes)
     except _OfSampleError as error:
         yield FAILED, failures.failure(error.error, stage=error.stage, on=f"what {code.stage} makes")
     except Exception as error:
         yield FAILED, failures.failure(error, stage=code.stage, on=call.on(), input_files=call.input_files)
     finally:
+        taken.close()
         task_context.leave(token)
 
 
@@ -166,7 +152,7 @@ def _items(
     values: Sequence[Any],
     transforms: Sequence[stages.Transform] | None,
     context: task_context.TaskContext,
-    heap: Heap,
+    taken: heap.Heap,
     samples: list[Any],
 ) -> Iterator[Any]:
     if call.kind == events.SAMPLE and code.sample is not None:
@@ -198,9 +184,9 @@ def _items(
     if code.sampling is not None and call.kind in events.MAKING:
         tables = _sampled(tables, *code.sampling, samples)
     if call.kind == events.PARTITION:
-        yield from _shards(tables, call.skipped_blocks, heap)
+        yield from _shards(tables, call.skipped_blocks, taken)
     else:
-        yield from _sent(tables, call.skipped_blocks, heap)
+        yield from _sent(tables, call.skipped_blocks, taken)
 
 
 class _OfSampleError(Exception):
@@ -224,10 +210,10 @@ def _sampled(
         yield table
 
 
-def _sent(tables: Iterable[pa.Table], skipped: int, heap: Heap) -> Iterator[Any]:
+def _sent(tables: Iterable[pa.Table], skipped: int, taken: heap.Heap) -> Iterator[Any]:
     schema: pa.Schema | None = None
     for at, table in enumerate(tables):
-        heap.look()
+        taken.look()
         if at < skipped:
             continue
         told = None if schema is not None and table.schema.equals(schema, check_metadata=True) else table.schema
@@ -241,7 +227,7 @@ def _sent(tables: Iterable[pa.Table], skipped: int, heap: Heap) -> Iterator[Any]
         del table
 
 
-def _shards(tables: Iterable[pa.Table], skipped: int, heap: Heap) -> Iterator[Any]:
+def _shards(tables: Iterable[pa.Table], skipped: int, taken: heap.Heap) -> Iterator[Any]:
     """As `_sent`, but small ones together: there may be a thousand of a task, and an item costs more than what is in them."""
     waiting: list[tuple[int, int, bytes, pa.Schema | None]] = []
     schema: pa.Schema | None = None
@@ -257,8 +243,8 @@ def _shards(tables: Iterable[pa.Table], skipped: int, heap: Heap) -> Iterator[An
             waiting.append((table.num_rows, table.nbytes, blocks_out.to_bytes(table).to_pybytes(), told))
             size_bytes += len(waiting[-1][2])
         else:
-            yield from _sent([table], 0, heap)
-    heap.look()
+            yield from _sent([table], 0, taken)
+    taken.look()
     if waiting:
         yield SHARDS, waiting
 
@@ -320,11 +306,12 @@ class DatasetActor:
         _limit_threads()
         self._code = code
         self._transforms: list[stages.Transform] | None = None
+        self._before_bytes = heap.own_bytes()
 
     def ready(self) -> Iterator[Any]:
         try:
             self._make()
-            yield READY, os.getpid()
+            yield READY, max(0, heap.own_bytes() - self._before_bytes)
         except Exception as error:
             yield FAILED, failures.failure(error, stage=self._code.stage, on="what its actors begin with")
 
@@ -340,4 +327,4 @@ class DatasetActor:
         except Exception as error:
             yield FAILED, failures.failure(error, stage=self._code.stage, on="what its actors begin with")
             return
-        yield from run(self._code, Call.of_plain(call), values, transforms)
+        yield from run(self._code, Call.of_plain(call), values, transforms, self._before_bytes)
