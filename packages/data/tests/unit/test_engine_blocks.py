@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -84,11 +86,16 @@ def test_what_is_packed_is_read_back(table: pa.Table) -> None:
     assert blocks_out.unpack(blocks_out.pack(table)).equals(table)
 
 
+def shards(tables: list[pa.Table], skipped: int = 0) -> list[Any]:
+    with contextlib.closing(heap.Heap()) as taken:
+        return [*work._shards(iter(tables), skipped, taken)]
+
+
 def test_small_shards_of_a_task_come_together_and_large_ones_by_themselves() -> None:
     sizes = [1, 2_000, 3, 0, 5_000]
     tables = [pa.table({"n": range(size)}) for size in sizes]
     for skipped in range(3):
-        items = list(work._shards(iter(tables), skipped, heap.Heap()))
+        items = shards(tables, skipped)
         found: list[pa.Table] = []
         for item in items:
             if isinstance(item, pa.Table):
@@ -102,8 +109,8 @@ def test_small_shards_of_a_task_come_together_and_large_ones_by_themselves() -> 
                 found.append(blocks_out.from_bytes(item[4]))
         assert found == tables[skipped:]
     unlike = [pa.table({"n": [1]}), pa.table({"n": [2]}), pa.table({"n": ["x"]})]
-    ((_, shards),) = work._shards(iter(unlike), 0, heap.Heap())
-    assert [told for *_, told in shards] == [unlike[0].schema, None, unlike[2].schema]
-    assert [item[0] for item in work._shards(iter(tables), 0, heap.Heap())] == [
+    ((_, few),) = shards(unlike)
+    assert [told for *_, told in few] == [unlike[0].schema, None, unlike[2].schema]
+    assert [item[0] for item in shards(tables)] == [
         work.SHARDS, work.BLOCK, work.SHARDS, work.BLOCK,
     ]  # fmt: skip

@@ -63,7 +63,9 @@ class Task:
 
     @property
     def reserved_bytes(self) -> int:
-        left = max(0, self.expected_bytes - self.output_bytes)
+        left = self.expected_bytes - self.output_bytes
+        if left < 0:  # it gives more than was expected, and nobody knows how much
+            left = self.window_bytes
         return min(self.window_bytes, left) * max(1, len(self.attempts))
 
     @property
