@@ -45,7 +45,8 @@ class GroupedData:
 
     def sum(self, on: str | Sequence[str] | None = None, ignore_nulls: bool = True) -> Dataset:
         """Of these columns, or of all that are numbers and no keys, as "sum(name)". ignore_nulls: False makes it null where there
-        is any null. Raises ValueError where there is no column of numbers."""
+        is any null. If no column is named and a function decides which there are, its first block is made beforehand to see them,
+        and once more by the run. Raises ValueError where there is no column of numbers."""
         return self._of_columns(lambda name: aggregates.Sum(name, ignore_nulls=ignore_nulls), on)
 
     def min(self, on: str | Sequence[str] | None = None, ignore_nulls: bool = True) -> Dataset:

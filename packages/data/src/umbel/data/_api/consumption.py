@@ -232,7 +232,8 @@ class Consumption:
 
     def sum(self, on: str | Sequence[str] | None = None, ignore_nulls: bool = True) -> Any:
         """Of a column, or a dictionary for several, by "sum(name)"; of all if none is named. None where there is no value. Of one
-        column it is the value itself, however it is named.
+        column it is the value itself, however it is named. If none is named and a function decides which there are, its first
+        block is made beforehand to see them, and once more by the run.
 
         ignore_nulls: False makes it None where there is any null. Raises KeyError, TypeError for a column that is not of numbers
         or durations, and OverflowError where a sum of integers or decimals does not fit."""
@@ -262,7 +263,8 @@ class Consumption:
     def summary(
         self, columns: Sequence[str] | None = None, override_dtype_agg_mapping: summaries.Overrides | None = None
     ) -> DatasetSummary:
-        """Counts, missing values, and of numbers also their mean, spread and bounds, for each column: by one run.
+        """Counts, missing values, and of numbers also their mean, spread and bounds, for each column: by one run. Where a
+        function decides which there are, its first block is made beforehand, as by `schema`.
 
         override_dtype_agg_mapping: other aggregations for columns of a type: {DataType.int64(): lambda name: [Sum(name)]}.
         """

@@ -93,7 +93,8 @@ class Relations:
 
         num_partitions: into how many both are divided; then neither goes whole. None to choose by size. With broadcast=True it
         has no effect. aggregator_ray_remote_args: what its tasks take. partition_size_hint has no effect: sizes are measured.
-        validate_schemas: also where a first block has to be made to see a schema; what is known is checked at once in any case.
+        validate_schemas: also where a first block has to be made to see a schema, which the run makes again; what is known is
+        checked at once in any case.
 
         Names that both have beside the keys raise ValueError without suffixes, a key that is known not to be there KeyError.
         """
