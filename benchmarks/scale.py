@@ -197,9 +197,8 @@ class Run:
     # ---- members ----
 
     def _join(self) -> None:
-        cpus = (
-            self._chosen.actors + 2 * self._chosen.groups
-        )  # none is ever full, so nothing waits for another one's end
+        # None is ever full, so nothing waits for another one's end.
+        cpus = self._chosen.actors + 2 * self._chosen.groups
         network = self._cluster.network
         for number in range(self._count):
             self._cluster.join(cpus)

@@ -122,9 +122,8 @@ class _ForkServer:
         for name in self._config.get("later_imports", ()):
             with contextlib.suppress(Exception):  # who needs it will say so
                 importlib.import_module(name)
-        self._filling = (
-            _fill_gaps()
-        )  # not collected before: that would copy what the first workers share with this process
+        # Not collected before: that would copy what the first workers share with this process.
+        self._filling = _fill_gaps()
         gc.freeze()  # collections in workers must not write to pages that are shared with this process
 
     def _loop(self) -> None:

@@ -19,9 +19,8 @@ from umbel._wire import frames
 
 HEADER = struct.Struct("<IQ")  # bytes of the message, and of the body behind it
 MESSAGE_BYTES_MAX = 4 << 20  # a list of the chunks of a terabyte; what announces more is no message
-TURN_BYTES = (
-    2 << 20
-)  # a millisecond; with half of that a transfer takes a quarter longer, with twice that a seventh less
+# A millisecond; with half of that a transfer takes a quarter longer, with twice that a seventh less.
+TURN_BYTES = 2 << 20
 
 Message = dict[str, Any]
 

@@ -193,9 +193,8 @@ def _parsed(status: int, answer: bytes) -> Json:
     try:
         found: Json = json.loads(answer)
     except ValueError:
-        code = (
-            _UNIMPLEMENTED if 400 <= status < 500 else _UNKNOWN
-        )  # of a proxy's troubles nobody knows what has happened
+        # Of a proxy's troubles nobody knows what has happened.
+        code = _UNIMPLEMENTED if 400 <= status < 500 else _UNKNOWN
         raise Refused(code, f"{status} {answer[:200]!r}, which is not JSON; is it etcd 3.4 or later?") from None
     error = found.get("error")
     if isinstance(error, dict):  # of a call that streams

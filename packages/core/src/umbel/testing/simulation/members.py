@@ -532,9 +532,8 @@ class MembersWorld(World):
         if self.actors and self.chance.happens(50):
             actor, is_final = self.chance.choose(list(self.actors)), self.chance.happens(70)
             self.note("driver %s kills %s", driver.name[:8], actor[-4:])
-            is_certain = (
-                is_final and driver.daemon is self.actors[actor].daemon
-            )  # by another way it may overtake the creation
+            # By another way it may overtake the creation.
+            is_certain = is_final and driver.daemon is self.actors[actor].daemon
             request = self._asks(driver, f"kill {actor}" if is_certain else "kill") if self.chance.happens(50) else None
             self.kills[actor] = self.kills.get(actor, 0) + 1
             self._say(

@@ -13,9 +13,8 @@ from umbel._base import nodes
 from umbel._client import inboxes
 from umbel.util.collective import links, rounds, waiting
 
-BODY_BYTES_MAX = (
-    1 << 20
-)  # of them `rounds.INBOX_FRAMES_MAX` wait here for each rank, at most; each costs a way there and back
+# Of them `rounds.INBOX_FRAMES_MAX` wait here for each rank, at most; each costs a way there and back.
+BODY_BYTES_MAX = 1 << 20
 
 
 class FarLinks:

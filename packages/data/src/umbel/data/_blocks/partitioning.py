@@ -15,9 +15,8 @@ import pyarrow as pa
 from umbel.data._blocks import columns, hashing, ordering, schemas, sorting
 
 _ORIGINS: Final = ("the boundaries", "the rows")
-_SLICED_BYTES: Final = (
-    64 << 10
-)  # of a partition: gathering some columns of it costs a few times what calling Arrow does
+# Of a partition: gathering some columns of it costs a few times what calling Arrow does.
+_SLICED_BYTES: Final = 64 << 10
 
 
 def by_hash(table: pa.Table, keys: Sequence[str], count: int) -> Iterable[pa.Table]:

@@ -9,9 +9,8 @@ import pyarrow as pa
 
 from umbel.data._blocks import schemas
 
-FIRST_BYTES = (
-    1 << 20
-)  # a task's first block is this large, each further one twice as large: whoever waits has something soon
+# A task's first block is this large, each further one twice as large: whoever waits has something soon.
+FIRST_BYTES = 1 << 20
 INLINE_BYTES = 64 << 10  # blocks up to here travel within the message that tells of them
 EXCESS_BYTES = 1 << 16  # a table may share buffers that are so much larger than itself, or a tenth
 EXCESS_PART = 10

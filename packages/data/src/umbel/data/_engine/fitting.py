@@ -14,9 +14,8 @@ from umbel.data._engine import stages
 
 PIECES_AT_ONCE = 3  # of a task, and as many of the consumer
 PIECE_BYTES_MIN = stages.MIB  # smaller ones cost more time than they save room
-SHARD_BYTES_MIN = (
-    128 << 10
-)  # what is smaller, core keeps in memory of the driver's, and there is no end to how many there are
+# What is smaller, core keeps in memory of the driver's, and there is no end to how many there are.
+SHARD_BYTES_MIN = 128 << 10
 
 _SIZES = ("block_bytes", "bundle_bytes", "partition_bytes")
 

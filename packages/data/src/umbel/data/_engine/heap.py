@@ -11,9 +11,8 @@ from __future__ import annotations
 import resource
 import threading
 
-HIDDEN_BYTES = (
-    8 << 20
-)  # of a peak, that nobody misses: writing so much takes some milliseconds, setting back 20 to 200 us
+# Of a peak, that nobody misses: writing so much takes some milliseconds, setting back 20 to 200 us.
+HIDDEN_BYTES = 8 << 20
 
 _PAGE_BYTES = resource.getpagesize()
 

@@ -23,9 +23,8 @@ BAR_CHARS: Final = 12
 WIDTH_MIN, WIDTH_MAX = 40, 160
 HEIGHT_MIN: Final = 6
 
-_screen: Final = (
-    threading.Lock()
-)  # of the terminal or the notebook, which one run draws on at a time; others are silent
+# Of the terminal or the notebook, which one run draws on at a time; others are silent.
+_screen: Final = threading.Lock()
 
 
 class Screen(Protocol):

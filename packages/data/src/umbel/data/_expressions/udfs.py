@@ -68,9 +68,8 @@ class _Instances:
         return found
 
 
-_INSTANCES: Final = (
-    _Instances()
-)  # of the process: tasks that run in it one after the other share what was costly to make
+# Of the process: tasks that run in it one after the other share what was costly to make.
+_INSTANCES: Final = _Instances()
 
 
 def name_of(function: Callable[..., object]) -> str:

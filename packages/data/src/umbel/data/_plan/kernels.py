@@ -207,9 +207,8 @@ class ByPlace:
 
     def __call__(self, block: pa.Table, count: int, boundaries: Any) -> Iterable[pa.Table]:
         total = boundaries[-1] if boundaries else 0
-        first = (
-            boundaries[task_context.current().block_number] - block.num_rows
-        )  # of several blocks the last was drawn last
+        # Of several blocks the last was drawn last.
+        first = boundaries[task_context.current().block_number] - block.num_rows
         units = -(-total // self.block_rows)
         ends = [units * (number + 1) // count * self.block_rows - first for number in range(count)]
         bounds = [0, *(min(max(end, 0), block.num_rows) for end in ends)]

@@ -21,9 +21,8 @@ from umbel.data._sinks import base
 from umbel.data._sources import bounding, errors, iceberg, iceberg_filters
 
 _MODES: Final = (base.SaveMode.APPEND, base.SaveMode.OVERWRITE, base.SaveMode.UPSERT)
-_FILE_BYTES: Final = (
-    256 << 20
-)  # of rows in memory that become a file; pyiceberg cuts it where the table wants smaller ones
+# Of rows in memory that become a file; pyiceberg cuts it where the table wants smaller ones.
+_FILE_BYTES: Final = 256 << 20
 
 
 @dataclass(frozen=True)

@@ -50,9 +50,8 @@ def pack(units: Sequence[Unit], parallelism: int) -> list[list[Unit]]:
     for index, unit in enumerate(units):
         left_groups, left_units = count - len(groups), len(units) - index
         share = whole * (len(groups) + 1) / count
-        is_past = (
-            done + weight(unit) / 2 > share
-        )  # with this unit the group would be further from its share than without
+        # With this unit the group would be further from its share than without.
+        is_past = done + weight(unit) / 2 > share
         if group and left_groups > 1 and (is_past or left_units < left_groups):
             groups.append(group)
             group = []

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from umbel.data.dataset import Dataset
 
 _ROW_BYTES_MAX: Final = 256  # of what is made of a row; with more, a block could become many times as large at once
-_PART_BYTES: Final = (
-    16 << 20
-)  # of what is made at a time then: small beside a block, and large beside what a call costs
+# Of what is made at a time then: small beside a block, and large beside what a call costs.
+_PART_BYTES: Final = 16 << 20
 
 _OWN_TRANSFORMS: Final[Mapping[block.BatchFormat, str]] = {
     "pyarrow": "_transform_arrow",
