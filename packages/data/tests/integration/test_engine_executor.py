@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gc
 import os
 import signal
 import threading
@@ -20,7 +21,7 @@ import pytest
 
 import umbel
 from umbel import exceptions
-from umbel.data._engine import executor, held, local, reports, stages
+from umbel.data._engine import driving, executor, held, local, reports, stages
 
 pytestmark = pytest.mark.timeout(120)
 OPTIONS = reports.RunOptions()
@@ -100,6 +101,16 @@ def test_blocks_of_the_caller_and_of_an_earlier_run_are_inputs() -> None:
     views, _ = executor.collect(mapped(stages.Input(blocks=blocks)), OPTIONS)
     again = stages.Input(blocks=[view.block() for view in views])
     assert collected(mapped(again)) == [4] * 2 + [8] * 100_000 + [12]
+
+
+def test_a_run_that_has_ended_goes_with_its_blocks_and_waits_for_no_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        executor.collect(read(2), OPTIONS)
+        assert not [one for one in gc.get_objects() if type(one) is driving.DrivenRun]
+    finally:
+        gc.enable()
 
 
 def test_limit_ends_what_is_above_it_early() -> None:

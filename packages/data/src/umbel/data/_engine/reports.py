@@ -75,11 +75,15 @@ class Callbacks:
             one.on_execution_step(self._execution)
 
     def end(self, error: BaseException | None) -> None:
-        for one in self._every:
+        """Once. The run has these and the execution has the run: what it holds goes with whoever needs it last, and not later."""
+        every, execution = self._every, self._execution
+        self._every = ()
+        del self._execution
+        for one in every:
             if error is None:
-                one.after_execution_succeeds(self._execution)
+                one.after_execution_succeeds(execution)
             else:
-                one.after_execution_fails(self._execution, error)
+                one.after_execution_fails(execution, error)
 
 
 def code_of(stage: stages.Stage) -> work.Code:
